@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 from mlx_lm.tuner import trainer
 from mlx_lm.tuner.datasets import CacheDataset
@@ -34,6 +35,16 @@ class _Rows(CacheDataset):
         return len(self._rows)
 
 
+def batch_of(dataset: CacheDataset, rows: list[int], max_seq_length: int) -> tuple[mx.array, mx.array]:
+    """One batch of these rows, in this order, padded by stock's own function.
+
+    Tokens, shape (rows, length), and [offset, length] of each row, shape (rows, 2).
+    """
+    return next(
+        trainer.iterate_batches(dataset=_Rows(dataset, rows), batch_size=len(rows), max_seq_length=max_seq_length)
+    )
+
+
 class BatchOrder:
     """Stock's batches of one data set, from any position."""
 
@@ -41,7 +52,6 @@ class BatchOrder:
         rows = sorted(range(len(dataset)), key=dataset.itemlen)
         self._slices = [rows[at : at + batch_size] for at in range(0, len(rows) - batch_size + 1, batch_size)]
         self._dataset = dataset
-        self._batch_size = batch_size
         self._max_seq_length = max_seq_length
         self._epoch_start: RandomState | None = None
         self._permutation: list[int] = []
@@ -55,13 +65,7 @@ class BatchOrder:
                 self._taken = 0
             rows = self._slices[self._permutation[self._taken]]
             self._taken += 1
-            yield next(
-                trainer.iterate_batches(
-                    dataset=_Rows(self._dataset, rows),
-                    batch_size=self._batch_size,
-                    max_seq_length=self._max_seq_length,
-                )
-            )
+            yield batch_of(self._dataset, rows, self._max_seq_length)
 
     def position(self) -> dict[str, Any]:
         """Where the order stands, as JSON."""

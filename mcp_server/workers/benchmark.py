@@ -12,7 +12,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx_lm.generate import batch_generate, stream_generate
-from mlx_lm.tuner import trainer
 from mlx_lm.tuner.datasets import CacheDataset, load_local_dataset
 from mlx_lm.tuner.utils import load_adapters
 
@@ -21,6 +20,7 @@ from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.evaluation.report import BenchmarkReport, Comparison, Measured, Sample, judge, summarize
 from mcp_server.evaluation.statistics import paired_interval
 from mcp_server.workers import job
+from mcp_server.workers.batches import batch_of
 from mcp_server.workers.loading import load_model
 
 _SHOWN_SAMPLES = 5
@@ -53,7 +53,7 @@ class _Bench:
         for start in range(0, len(self._rows), size):
             self._worker.check_stop()
             rows = range(start, min(start + size, len(self._rows)))
-            batch, lengths = _batch([self._rows[row] for row in rows], self._options.max_seq_length)
+            batch, lengths = batch_of(self._rows, list(rows), self._options.max_seq_length)
             row_sums, row_counts = _row_losses(model, batch, lengths)
             sums[start : start + len(rows)] = np.array(row_sums)
             counts[start : start + len(rows)] = np.array(row_counts)
@@ -169,29 +169,6 @@ def _row_losses(model: nn.Module, batch: mx.array, lengths: mx.array) -> tuple[m
     sums, counts = losses.astype(mx.float32).sum(axis=1), mask.sum(axis=1)
     mx.eval(sums, counts)
     return sums, counts
-
-
-def _batch(rows: list[tuple[list[int], int]], max_seq_length: int) -> tuple[mx.array, mx.array]:
-    """Rows padded as mlx-lm pads them: tokens (rows, length) and [offset, length] of each."""
-    return next(
-        trainer.iterate_batches(dataset=_Unsorted(rows), batch_size=len(rows), max_seq_length=max_seq_length)
-    )
-
-
-class _Unsorted(CacheDataset):
-    """Rows that stock's sort leaves in their order."""
-
-    def __init__(self, rows: list[tuple[list[int], int]]) -> None:
-        self._rows = rows
-
-    def itemlen(self, idx: int) -> int:
-        return 0
-
-    def __getitem__(self, idx: int) -> tuple[list[int], int]:
-        return self._rows[idx]
-
-    def __len__(self) -> int:
-        return len(self._rows)
 
 
 def _questions(test: Any, tokenizer: Any, limit: int) -> tuple[list[list[int]], list[str]]:
