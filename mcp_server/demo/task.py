@@ -65,7 +65,7 @@ TRAINING: dict[str, Any] = {
     "optimizer": "adam",
     "num_layers": 2,
     "lora_parameters": {"rank": 8, "scale": 10.0, "dropout": 0.0},
-    "learning_rate": 1e-3,
+    "learning_rate": 2e-4,
     "batch_size": 8,
     "iters": 100,
     "val_batches": -1,
