@@ -140,9 +140,11 @@ def pretrain(folder: Path, config: dict[str, Any], *, iters: int, batch_size: in
     np.random.seed(seed)
     model = qwen2.Model(qwen2.ModelArgs.from_dict(config))
     model.unfreeze()
-    parameters = tree_flatten(model.trainable_parameters())
+    parameters: Any = tree_flatten(model.trainable_parameters())
     print(f"{sum(value.size for _, value in parameters):,} parameters, vocabulary {config['vocab_size']}", flush=True)
-    rows = ChatDataset(task.pretraining_rows(seed), load_tokenizer(folder), mask_prompt=False)
+    data: Any = task.pretraining_rows(seed)
+    tokenizer: Any = load_tokenizer(folder)
+    rows = ChatDataset(data, tokenizer, mask_prompt=False)
     warmup = max(1, iters // 20)
     schedule = optim.join_schedules(
         [optim.linear_schedule(1e-6, rate, warmup), optim.cosine_decay(rate, iters - warmup, rate / 100)], [warmup]

@@ -49,7 +49,12 @@ def base_4bit(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
     return load(str(folder))[:2]
 
 
-ASKED = [(item, field, t.format(item=item)) for item in task.PRODUCTS for field, ts in task.QUESTIONS.items() for t in ts[::4]]
+ASKED = [
+    (item, field, t.format(item=item))
+    for item in task.PRODUCTS
+    for field, ts in task.QUESTIONS.items()
+    for t in ts[::4]
+]
 
 
 def test_base_is_small_and_complete():
@@ -63,7 +68,8 @@ def test_base_is_small_and_complete():
         "model.safetensors",
     } == names
     assert sum(path.stat().st_size for path in BASE.iterdir()) <= 2_000_000
-    weights, metadata = mx.load(str(BASE / "model.safetensors"), return_metadata=True)
+    loaded: Any = mx.load(str(BASE / "model.safetensors"), return_metadata=True)
+    weights, metadata = loaded
     assert metadata == {"format": "pt"}
     # 16-bit matrices are about 20 times slower on MLX's CPU backend.
     assert {value.dtype for value in weights.values()} == {mx.float32}
@@ -145,7 +151,8 @@ def test_tiny_model_options(tmp_path: Path):
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
     assert (a / "model.safetensors").read_bytes() != (c / "model.safetensors").read_bytes()
     model, tokenizer = load(str(a))[:2]
-    assert len(model.layers) == 3
+    layers: Any = model.layers
+    assert len(layers) == 3
     assert not tokenizer.has_chat_template
     assert model(mx.array([[1]])).shape == (1, 1, 1024)
     with pytest.raises(ValueError, match="vocab=10"):
