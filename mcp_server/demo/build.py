@@ -6,6 +6,8 @@ The result is committed in `base/`, because pre-training with the BLAS of MLX's 
 BLAS (LD_PRELOAD=libopenblas.so.0) makes it minutes. Nothing is downloaded.
 """
 
+# pyright: basic, reportArgumentType=false
+# (MLX and mlx-lm annotate their own calls partly or too narrowly.)
 from __future__ import annotations
 
 import argparse
@@ -140,7 +142,7 @@ def pretrain(folder: Path, config: dict[str, Any], *, iters: int, batch_size: in
     np.random.seed(seed)
     model = qwen2.Model(qwen2.ModelArgs.from_dict(config))
     model.unfreeze()
-    parameters = tree_flatten(model.trainable_parameters())
+    parameters: Any = tree_flatten(model.trainable_parameters())
     print(f"{sum(value.size for _, value in parameters):,} parameters, vocabulary {config['vocab_size']}", flush=True)
     rows = ChatDataset(task.pretraining_rows(seed), load_tokenizer(folder), mask_prompt=False)
     warmup = max(1, iters // 20)
@@ -161,7 +163,7 @@ def pretrain(folder: Path, config: dict[str, Any], *, iters: int, batch_size: in
                 max_seq_length=128,
                 adapter_file=str(Path(scratch) / "all.safetensors"),
             ),
-            training_callback=Progress(iters),  # pyright: ignore[reportArgumentType]
+            training_callback=Progress(iters),
         )
     weights = dict(tree_flatten(model.parameters()))
     mx.save_safetensors(str(folder / "model.safetensors"), weights, {"format": "pt"})
