@@ -21,6 +21,13 @@ class LoraParameters(BaseModel):
     dropout: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
     keys: list[str] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_not_alpha(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "alpha" in given:
+            raise ValueError("alpha is PEFT's; mlx-lm's scale = alpha / rank, give that with rank, dropout and keys")
+        return given
+
 
 class TrainingOptions(BaseModel):
     """The arguments of one LoRA, DoRA or full fine-tuning run."""
