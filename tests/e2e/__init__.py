@@ -1,0 +1,1 @@
+"""Tests that drive the real Claude Code client with a scripted model."""
