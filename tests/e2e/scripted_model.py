@@ -167,7 +167,9 @@ def ask_agent(agent: str, prompt: str) -> ToolUse:
 
 
 def _follow(turns: Sequence[Turn]) -> Script:
-    yield from turns
+    # A list's own iterator has no `send`, so `yield from` would lose the requests.
+    for turn in turns:  # noqa: UP028
+        yield turn
 
 
 class _Conversation:
