@@ -101,12 +101,7 @@ class Request:
     @cached_property
     def tools(self) -> dict[str, JsonObject]:
         """The tools whose schema the model was given, by name. Deferred ones are only named in `text`."""
-        offered = list(self.body.get("tools") or [])
-        # The newest client adds a server's tools in mid-conversation, as blocks of a message.
-        for message in self.messages:
-            for block in _blocks(message["content"]):
-                if block["type"] == "tool_addition":
-                    offered.extend(block.get("tools") or [block["tool"]])
+        offered: list[JsonObject] = self.body.get("tools") or []
         return {tool["name"]: tool for tool in offered if not tool.get("defer_loading")}
 
     @property

@@ -1,0 +1,106 @@
+"""The plugin as a person gets it: it validates, installs, starts its server, and its tools reach the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .client import PLUGIN, REPOSITORY, TOOL, Claude
+from .marketplace import GitHost, copy_plugin, snapshot
+from .scripted_model import Request, Script, ask_agent, call_mcp
+
+SPECIALIST = f"{PLUGIN}:mlx-training-specialist"
+
+
+def agent_definition() -> tuple[dict[str, str], str]:
+    """Frontmatter and body of the specialist."""
+    _, frontmatter, body = (REPOSITORY / "agents" / "mlx-training-specialist.md").read_text().split("---\n", 2)
+    return yaml.safe_load(frontmatter), body
+
+
+def check_platform(request: Request) -> Script:
+    result = yield from call_mcp(f"{TOOL}check_platform")
+    assert not result.is_error, result.text
+    yield f"I was told: {result.text}"
+
+
+@pytest.fixture(params=["local folder", "git"])
+def marketplace(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[Callable[[Path], str]]:
+    """Publishes a plugin's folder as a marketplace and says what to give to `claude plugin marketplace add`."""
+    if request.param == "local folder":
+        yield str
+    else:
+        with GitHost(tmp_path / "git-host") as host:
+            yield lambda folder: host.publish(folder, "mlx-training")
+
+
+# The older client looks at the marketplace alone where a folder has both manifests, so the plugin's is named too.
+@pytest.mark.parametrize("target", [".", ".claude-plugin/plugin.json"])
+def test_the_plugin_and_its_marketplace_pass_strict_validation(claude: Claude, target: str) -> None:
+    finished = claude.command("plugin", "validate", "--strict", REPOSITORY / target)
+
+    assert finished.exit_code == 0, finished.stdout + finished.stderr
+    assert "Validation passed" in finished.stdout
+
+
+def test_validation_would_notice_an_agent_that_does_not_parse(claude: Claude, tmp_path: Path) -> None:
+    plugin = copy_plugin(tmp_path / "plugin")
+    agent = plugin / "agents" / "mlx-training-specialist.md"
+    agent.write_text(agent.read_text().replace("description: >-", "description: [", 1))
+
+    finished = claude.command("plugin", "validate", "--strict", plugin / ".claude-plugin" / "plugin.json")
+
+    assert finished.exit_code == 1
+    assert "frontmatter" in finished.stdout
+
+
+def test_installed_from_a_marketplace_its_tool_answers_the_model(
+    claude: Claude, marketplace: Callable[[Path], str], offline_uv: dict[str, str], tmp_path: Path
+) -> None:
+    plugin = copy_plugin(tmp_path / "plugin")
+    published = snapshot(plugin)
+    address = marketplace(plugin)
+    claude.command("plugin", "marketplace", "add", address).expect_success()
+    claude.command("plugin", "install", f"{PLUGIN}@{PLUGIN}").expect_success()
+
+    session = claude.run(main=check_platform, allowed_tools=[f"{TOOL}*"], environment=offline_uv).expect_success()
+
+    assert session.answer.startswith("I was told: {")
+    assert '"platform"' in session.answer
+    [loaded] = [each for each in session.init["plugins"] if each["name"] == PLUGIN]
+    root = Path(loaded["path"])
+    assert root == plugin or root.is_relative_to(claude.home / ".claude" / "plugins" / "cache")
+    # Updates replace the root and may find it read-only: what the server makes belongs into the data folder.
+    # (`.in_use` is the client's own mark on a version that a session runs from.)
+    assert {name: digest for name, digest in snapshot(root).items() if not name.startswith(".in_use")} == published
+    assert (claude.plugin_data / f"{PLUGIN}-{PLUGIN}" / "venv" / "pyvenv.cfg").exists()
+
+
+def test_the_specialist_is_given_every_tool_of_its_list_at_once(claude: Claude, offline_uv: dict[str, str]) -> None:
+    definition, body = agent_definition()
+    listed = [name.strip() for name in definition["tools"].split(",")]
+    ours = {name for name in listed if name.startswith(TOOL)}
+
+    def main(request: Request) -> Script:
+        # Only once the server is up is it certain what the specialist gets.
+        yield from call_mcp(f"{TOOL}check_platform")
+        yield ask_agent(SPECIALIST, "is this machine fit for training?")
+        yield "done"
+
+    session = claude.run(
+        main=main,
+        agents={body.strip()[:200]: check_platform},
+        plugin_dirs=[REPOSITORY],
+        allowed_tools=[f"{TOOL}*"],
+        environment=offline_uv,
+    )
+
+    first, second = session.of(body.strip()[:200])
+    assert ours <= first.tools.keys()
+    assert {"Read", "Write", "Edit", "Bash"} <= first.tools.keys()
+    assert first.body["model"].startswith("claude-sonnet")
+    assert "I was told: {" in session.of()[-1].result.text
+    assert second.result.text in session.of()[-1].result.text
