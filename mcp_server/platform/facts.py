@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
 
 MINIMUM_MACOS = (14, 0)  # mlx's wheels are built for macOS 14 and later
 
@@ -25,13 +23,14 @@ def collect() -> dict[str, object]:
     ``macos`` ("26.1"), ``chip`` ("Apple M3 Max"), ``memory_bytes``, ``metal`` (a Metal GPU is reachable), ``cuda``.
     """
     replaced = _replacements()
-    system = str(replaced.get("system", platform.system()))
+    kernel = os.uname()
+    system = str(replaced.get("system", kernel.sysname))
     darwin = system == "Darwin"
-    facts: dict[str, object] = {"system": system, "machine": platform.machine()}
+    facts: dict[str, object] = {"system": system, "machine": kernel.machine}
     readers = {
         "translated": lambda: darwin and sysctl("sysctl.proc_translated") == "1",
         "container": lambda: not darwin and _in_container(),
-        "macos": lambda: platform.mac_ver()[0] or None,
+        "macos": lambda: sysctl("kern.osproductversion") if darwin else None,
         "chip": lambda: sysctl("machdep.cpu.brand_string") if darwin else _linux_cpu(),
         "memory_bytes": _memory_bytes,
         "cuda": lambda: os.path.exists("/dev/nvidiactl"),
@@ -65,6 +64,8 @@ def _replacements() -> dict[str, object]:
 
 def sysctl(name: str) -> str | None:
     """The value of a macOS kernel variable as text; None where it does not exist."""
+    import subprocess  # here because the hooks load this module and rarely need it
+
     try:
         done = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.SubprocessError):
@@ -96,9 +97,15 @@ def _linux_cpu() -> str | None:
 
 
 def backend(facts: dict[str, object]) -> tuple[str | None, list[str]]:
-    """Which of ``settings.PLATFORMS`` this machine is, or None and why MLX can't run here, each reason with its remedy."""
+    """Which of ``settings.PLATFORMS`` this machine is, and what speaks against it, each reason with its remedy.
+
+    None when MLX can't run here at all. Linux in a container keeps its name: CI may allow it by name in the settings.
+    """
     system, machine = facts.get("system"), facts.get("machine")
     reasons: list[str] = []
+    if facts.get("container"):
+        # On a Mac this is what Docker looks like from inside: a Linux without Metal.
+        reasons.append("this is inside a container, where Metal can't be reached; run natively on macOS, never in Docker")
     if system == "Darwin":
         if facts.get("translated"):
             reasons.append(
@@ -114,11 +121,6 @@ def backend(facts: dict[str, object]) -> tuple[str | None, list[str]]:
             reasons.append("no Metal GPU is reachable (a virtual machine or a restricted session?); run natively on the Mac")
         return (None, reasons) if reasons else ("apple-silicon", [])
     if system == "Linux":
-        if facts.get("container"):
-            # Told apart from plain Linux because on a Mac this is what Docker looks like from inside.
-            reasons.append(
-                "this is inside a container, where Metal can't be reached; run natively on macOS, never in Docker"
-            )
         return ("linux-cuda" if facts.get("cuda") else "linux-cpu"), reasons
     return None, [f"{system} is not supported; MLX training runs natively on a Mac with Apple Silicon"]
 
