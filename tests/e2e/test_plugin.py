@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -22,9 +23,22 @@ def agent_definition() -> tuple[dict[str, str], str]:
 
 
 def check_platform(request: Request) -> Script:
+    """A script that asks about the machine and repeats the verdict, which only the real tool can know."""
     result = yield from call_mcp(f"{TOOL}check_platform")
     assert not result.is_error, result.text
-    yield f"I was told: {result.text}"
+    yield f"backend {result.json()['backend']} with {result.json()['memory_gb']} GB"
+
+
+ANSWER = "backend apple-silicon with 68.7 GB"
+
+
+@pytest.fixture
+def a_mac(offline_uv: dict[str, str], tmp_path: Path) -> dict[str, str]:
+    """The environment of a session in which the server takes this machine for a certain Mac."""
+    facts = {"system": "Darwin", "machine": "arm64", "macos": "26.1", "chip": "Apple M4 Max", "memory_bytes": 64 * 2**30}
+    told = {**facts, "translated": 0, "container": False, "metal": True}
+    (tmp_path / "facts.json").write_text(json.dumps(told))
+    return {**offline_uv, "MLX_TRAINING_FACTS": str(tmp_path / "facts.json")}
 
 
 @pytest.fixture(params=["local folder", "git"])
@@ -58,7 +72,7 @@ def test_validation_would_notice_an_agent_that_does_not_parse(claude: Claude, tm
 
 
 def test_installed_from_a_marketplace_its_tool_answers_the_model(
-    claude: Claude, marketplace: Callable[[Path], str], offline_uv: dict[str, str], tmp_path: Path
+    claude: Claude, marketplace: Callable[[Path], str], a_mac: dict[str, str], tmp_path: Path
 ) -> None:
     plugin = copy_plugin(tmp_path / "plugin")
     published = snapshot(plugin)
@@ -66,10 +80,9 @@ def test_installed_from_a_marketplace_its_tool_answers_the_model(
     claude.command("plugin", "marketplace", "add", address).expect_success()
     claude.command("plugin", "install", f"{PLUGIN}@{PLUGIN}").expect_success()
 
-    session = claude.run(main=check_platform, allowed_tools=[f"{TOOL}*"], environment=offline_uv).expect_success()
+    session = claude.run(main=check_platform, allowed_tools=[f"{TOOL}*"], environment=a_mac).expect_success()
 
-    assert session.answer.startswith("I was told: {")
-    assert '"platform"' in session.answer
+    assert session.answer == ANSWER
     [loaded] = [each for each in session.init["plugins"] if each["name"] == PLUGIN]
     root = Path(loaded["path"])
     assert root == plugin or root.is_relative_to(claude.home / ".claude" / "plugins" / "cache")
@@ -79,7 +92,7 @@ def test_installed_from_a_marketplace_its_tool_answers_the_model(
     assert (claude.plugin_data / f"{PLUGIN}-{PLUGIN}" / "venv" / "pyvenv.cfg").exists()
 
 
-def test_the_specialist_is_given_every_tool_of_its_list_at_once(claude: Claude, offline_uv: dict[str, str]) -> None:
+def test_the_specialist_is_given_every_tool_of_its_list_at_once(claude: Claude, a_mac: dict[str, str]) -> None:
     definition, body = agent_definition()
     listed = [name.strip() for name in definition["tools"].split(",")]
     ours = {name for name in listed if name.startswith(TOOL)}
@@ -95,12 +108,27 @@ def test_the_specialist_is_given_every_tool_of_its_list_at_once(claude: Claude, 
         agents={body.strip()[:200]: check_platform},
         plugin_dirs=[REPOSITORY],
         allowed_tools=[f"{TOOL}*"],
-        environment=offline_uv,
+        environment=a_mac,
     )
 
-    first, second = session.of(body.strip()[:200])
+    first, _ = session.of(body.strip()[:200])
     assert ours <= first.tools.keys()
     assert {"Read", "Write", "Edit", "Bash"} <= first.tools.keys()
     assert first.body["model"].startswith("claude-sonnet")
-    assert "I was told: {" in session.of()[-1].result.text
-    assert second.result.text in session.of()[-1].result.text
+    assert ANSWER in session.of()[-1].result.text
+
+
+def test_modules_of_the_users_project_are_never_taken_for_the_servers_own(
+    claude: Claude, a_mac: dict[str, str]
+) -> None:
+    for name in ("mcp_server", "pydantic", "json"):
+        (claude.project / f"{name}.py").write_text("raise RuntimeError('a file of the project was imported')\n")
+
+    session = claude.run(
+        main=check_platform,
+        plugin_dirs=[REPOSITORY],
+        allowed_tools=[f"{TOOL}*"],
+        environment={**a_mac, "PYTHONPATH": str(claude.project)},
+    )
+
+    assert session.answer == ANSWER
