@@ -23,6 +23,8 @@ from .scripted_model import MAIN, JsonObject, Request, ScriptedModel, ScriptSour
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
+API_KEY = "sk-ant-dummy-key-of-the-tests"
+
 # What the server of this repository's own plugin is called by clients, and its tools' names up to the tool.
 PLUGIN = "mlx-training"
 TOOL = f"mcp__plugin_{PLUGIN}_mlx__"
@@ -99,7 +101,7 @@ class Claude:
             "HOME": str(self.home),
             "TMPDIR": str(temporary),
             "CLAUDE_CONFIG_DIR": str(self.home / ".claude"),
-            "ANTHROPIC_API_KEY": "sk-ant-dummy-key-of-the-tests",
+            "ANTHROPIC_API_KEY": API_KEY,
             "ANTHROPIC_BASE_URL": model_url,
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_TELEMETRY": "1",

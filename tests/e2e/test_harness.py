@@ -8,6 +8,7 @@ import pytest
 
 from .client import Claude
 from .scripted_model import Request, Script, ScriptError, ToolUse, ask_agent
+from .terminal import Terminal
 
 
 def _plugin_with_agent(folder: Path) -> Path:
@@ -72,3 +73,20 @@ def test_the_client_sees_nothing_of_this_machines_environment(claude: Claude, mo
 
     assert f"HOME={claude.home}" in session.answer
     assert "secret of the host" not in session.answer
+
+
+def test_an_interactive_session_answers_one_prompt_after_the_other(claude: Claude) -> None:
+    def main(request: Request) -> Script:
+        request = yield "good morning to you"
+        assert "and again" in request.text
+        request = yield ToolUse("Bash", {"command": "echo from the shell"})
+        yield f"it said: {request.result.text}"
+
+    with Terminal(claude, main, allowed_tools=["Bash"]) as terminal:
+        terminal.submit("good morning")
+        terminal.wait_for_text("good morning to you")
+        terminal.submit("and again")
+        terminal.wait_for_text("it said: from the shell")
+
+    terminal.model.check()
+    assert terminal.model.of("main")[-1].result.text == "from the shell"

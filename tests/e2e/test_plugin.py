@@ -35,7 +35,13 @@ ANSWER = "backend apple-silicon with 68.7 GB"
 @pytest.fixture
 def a_mac(offline_uv: dict[str, str], tmp_path: Path) -> dict[str, str]:
     """The environment of a session in which the server takes this machine for a certain Mac."""
-    facts = {"system": "Darwin", "machine": "arm64", "macos": "26.1", "chip": "Apple M4 Max", "memory_bytes": 64 * 2**30}
+    facts = {
+        "system": "Darwin",
+        "machine": "arm64",
+        "macos": "26.1",
+        "chip": "Apple M4 Max",
+        "memory_bytes": 64 * 2**30,
+    }
     told = {**facts, "translated": 0, "container": False, "metal": True}
     (tmp_path / "facts.json").write_text(json.dumps(told))
     return {**offline_uv, "MLX_TRAINING_FACTS": str(tmp_path / "facts.json")}
