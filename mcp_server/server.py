@@ -35,7 +35,9 @@ def build_server() -> MCPServer:
 def main(arguments: list[str] | None = None) -> None:
     """``python -m mcp_server``: serve stdio, or HTTP on loopback with ``--http``."""
     parser = argparse.ArgumentParser(prog="python -m mcp_server", description="The MCP server of mlx-training.")
-    parser.add_argument("--http", action="store_true", help="serve streamable HTTP on 127.0.0.1 instead of stdio (for tests)")
+    parser.add_argument(
+        "--http", action="store_true", help="serve streamable HTTP on 127.0.0.1 instead of stdio (for tests)"
+    )
     parser.add_argument("--port", type=int, default=8765, help="port of --http (default 8765)")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING)  # before the SDK would install a handler that frames tracebacks

@@ -88,11 +88,14 @@ def _check_file(file: Path, warnings: list[str]) -> SplitReport:
                 try:
                     text = raw.decode("utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
-                    problems, format = [Problem("encoding", f"is not UTF-8 ({error.reason} at byte {error.start})")], None
+                    problems, row_format = (
+                        [Problem("encoding", f"is not UTF-8 ({error.reason} at byte {error.start})")],
+                        None,
+                    )
                 else:
-                    format, problems = check_line(text, found)
+                    row_format, problems = check_line(text, found)
                 rows += 1
-                found = found or format
+                found = found or row_format
                 for problem in problems:
                     if problem.severity == "error":
                         error_count += 1

@@ -7,7 +7,6 @@ The formats and their precedence are those of ``mlx_lm.tuner.datasets.create_dat
 from __future__ import annotations
 
 import json
-import math
 
 CHAT, COMPLETIONS, TEXT = "chat", "completions", "text"
 ROLES = ("system", "user", "assistant", "tool", "developer")
@@ -41,7 +40,9 @@ def check_line(text: str, expect: str | None = None) -> tuple[str | None, list[P
     Returns the format found (None when there is none) and the problems, worst first.
     """
     if text.startswith("\ufeff"):
-        return None, [Problem("bom", "starts with a UTF-8 byte order mark, which mlx-lm's reader refuses; save as plain UTF-8")]
+        return None, [
+            Problem("bom", "starts with a UTF-8 byte order mark, which mlx-lm's reader refuses; save as plain UTF-8")
+        ]
     if not text.strip():
         return None, [Problem("blank-line", "is blank; mlx-lm stops with a JSON error on blank lines; delete it")]
     try:
@@ -107,7 +108,13 @@ def _check_string(name: str, value: object) -> list[Problem]:
 
 def _check_encoding(name: str, value: str) -> list[Problem]:
     if "\ufffd" in value:
-        return [Problem("encoding", f"'{name}' holds the replacement character U+FFFD: text was lost when it was decoded", "warning")]
+        return [
+            Problem(
+                "encoding",
+                f"'{name}' holds the replacement character U+FFFD: text was lost when it was decoded",
+                "warning",
+            )
+        ]
     if any("\ud800" <= character <= "\udfff" for character in value):
         return [Problem("encoding", f"'{name}' holds half of a surrogate pair, which no tokenizer can encode")]
     return []
@@ -135,10 +142,16 @@ def _check_chat(row: dict[str, object]) -> list[Problem]:
             )
         )
     if "system" in roles[1:]:
-        problems.append(Problem("late-system", "has a system message that is not the first; many chat templates refuse it", "warning"))
+        problems.append(
+            Problem(
+                "late-system", "has a system message that is not the first; many chat templates refuse it", "warning"
+            )
+        )
     turns = [role for role in roles if role in ("user", "assistant")]
     if any(one == other == "user" for one, other in zip(turns, turns[1:])):
-        problems.append(Problem("repeated-role", "has two user messages in a row; some chat templates refuse that", "warning"))
+        problems.append(
+            Problem("repeated-role", "has two user messages in a row; some chat templates refuse that", "warning")
+        )
     if "tools" in row and not (row["tools"] is None or isinstance(row["tools"], list)):
         problems.append(Problem("wrong-type", f"'tools' is {_kind(row['tools'])}; it must be a list of tool schemas"))
     problems.sort(key=lambda problem: problem.severity != "error")
@@ -174,7 +187,9 @@ def _check_message(where: str, message: object) -> list[Problem]:
 def _check_parts(where: str, parts: list[object]) -> list[Problem]:
     for part in parts:
         if not isinstance(part, dict) or part.get("type") != "text" or not isinstance(part.get("text"), str):
-            return [Problem("wrong-type", f"{where} has a content part that is not text; only text parts can be trained on")]
+            return [
+                Problem("wrong-type", f"{where} has a content part that is not text; only text parts can be trained on")
+            ]
     return []
 
 
@@ -185,8 +200,10 @@ def _kind(value: object) -> str:
     if isinstance(value, bool):
         return "a boolean"
     if isinstance(value, (int, float)):
-        return "a number" if not isinstance(value, float) or math.isfinite(value) else "not a finite number"
-    return {str: "a string", list: "a list", dict: "an object"}.get(type(value), type(value).__name__)
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    return "a list" if isinstance(value, list) else "an object"
 
 
 _CHECKS = {TEXT: _check_text, COMPLETIONS: _check_completions, CHAT: _check_chat}

@@ -14,7 +14,9 @@ class Measured(BaseModel):
 
     loss: float = Field(description="Mean negative log-likelihood per answer token, nats")
     perplexity: float
-    exact_match: float | None = Field(None, description="Share of answers equal to the reference, white space aside")
+    exact_match: float | None = Field(
+        default=None, description="Share of answers equal to the reference, white space aside"
+    )
     prompt_tokens_per_second: float | None = None
     generation_tokens_per_second: float | None = None
     peak_memory_gb: float | None = None
@@ -24,7 +26,9 @@ class Comparison(BaseModel):
     """Adapter against base on the same rows. Negative differences mean that the adapter is better."""
 
     loss_difference: float = Field(description="Adapter minus base, nats per token")
-    interval_95: tuple[float, float] | None = Field(None, description="Paired bootstrap over rows; null for one row")
+    interval_95: tuple[float, float] | None = Field(
+        default=None, description="Paired bootstrap over rows; null for one row"
+    )
     win_rate: float = Field(description="Share of rows on which the adapter's loss is lower")
     verdict: Verdict
 

@@ -45,11 +45,15 @@ def check_adapter(folder: Path) -> None:
         raise PathError(f"adapter_path {folder} is not a folder; list_jobs shows the adapters of past jobs")
     for name in ("adapter_config.json", "adapters.safetensors"):
         if not (folder / name).exists():
-            raise PathError(f"adapter_path {folder} has no {name}, so it is not an mlx-lm adapter; choose another folder")
+            raise PathError(
+                f"adapter_path {folder} has no {name}, so it is not an mlx-lm adapter; choose another folder"
+            )
     try:
         config = json.loads((folder / "adapter_config.json").read_bytes())
     except ValueError as error:
         raise PathError(f"{folder / 'adapter_config.json'} is damaged: {error}; train again or restore it") from error
     if not isinstance(config, dict) or "num_layers" not in config:
-        raise PathError(f"{folder / 'adapter_config.json'} is not mlx-lm's (no num_layers); PEFT adapters must be converted")
+        raise PathError(
+            f"{folder / 'adapter_config.json'} is not mlx-lm's (no num_layers); PEFT adapters must be converted"
+        )
     models.tensors(folder / "adapters.safetensors")

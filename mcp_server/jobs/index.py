@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+
+from pydantic import BaseModel
 
 from mcp_server import settings
 from mcp_server.errors import JobError
@@ -22,8 +24,15 @@ CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (created DESC);
 """
 
 
-def newest(limit: int) -> tuple[list[JobView], int]:
-    """The newest ``limit`` jobs with their true states, newest first, and how many there are in all.
+class JobList(BaseModel):
+    """The newest jobs, newest first."""
+
+    jobs: list[JobView]
+    showing: str
+
+
+def newest(limit: int) -> JobList:
+    """The newest ``limit`` jobs with their true states.
 
     Only jobs that had not ended when last looked at are looked at again; that is also the reconciliation at start.
     """
@@ -32,16 +41,17 @@ def newest(limit: int) -> tuple[list[JobView], int]:
             _refresh(database)
             total = database.execute("SELECT count(*) FROM jobs").fetchone()[0]
             rows = database.execute("SELECT view FROM jobs ORDER BY created DESC LIMIT ?", (limit,)).fetchall()
-            return [JobView.model_validate_json(view) for (view,) in rows], total
+            views = [JobView.model_validate_json(view) for (view,) in rows]
+            return JobList(jobs=views, showing=f"{len(views)} of {total} jobs")
     except (sqlite3.Error, ValueError):
         # Damaged, of another version, or on a disk that can't be written: the folders are the truth.
         _discard()
         views = sorted(_views(), key=lambda view: view.created, reverse=True)
-        return views[:limit], len(views)
+        return JobList(jobs=views[:limit], showing=f"{len(views[:limit])} of {len(views)} jobs")
 
 
 @contextlib.contextmanager
-def _open() -> Iterator[sqlite3.Connection]:
+def _open() -> Generator[sqlite3.Connection]:
     path = settings.home() / "jobs.sqlite"
     if not path.parent.is_dir():
         raise sqlite3.OperationalError("no state folder yet")

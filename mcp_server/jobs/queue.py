@@ -39,7 +39,7 @@ def waiting() -> list[str]:
 
 def _waiting() -> list[str]:
     try:
-        names = sorted(os.listdir(folder()))
+        names = sorted(path.name for path in folder().iterdir())
     except OSError:
         return []
     return [name for name in names if _held(folder() / name)]

@@ -182,7 +182,9 @@ def describe_death(folder: JobFolder, code: int, stop_asked: bool) -> Outcome:
             return Outcome(status="cancelled", why=f"ended by {name} after a stop was asked for{_checkpoint(folder)}")
         cause = " (by the system for want of memory, or by somebody)" if name == "SIGKILL" else ""
         return Outcome(status="failed", why=f"the worker was killed by {name}{cause}{_checkpoint(folder)}")
-    return Outcome(status="failed", why=f"the worker ended with exit code {code}: {_tail(folder.log)}{_checkpoint(folder)}")
+    return Outcome(
+        status="failed", why=f"the worker ended with exit code {code}: {_tail(folder.log)}{_checkpoint(folder)}"
+    )
 
 
 def _checkpoint(folder: JobFolder) -> str:

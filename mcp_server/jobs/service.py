@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -35,13 +36,13 @@ class JobView(BaseModel):
     job_id: str
     kind: Kind
     status: Status
-    why: str | None = Field(None, description="Why it ended or waits")
-    step: int | None = Field(None, description="The last step it reported")
-    total: int | None = Field(None, description="Steps in all")
+    why: str | None = Field(default=None, description="Why it ended or waits")
+    step: int | None = Field(default=None, description="The last step it reported")
+    total: int | None = Field(default=None, description="Steps in all")
     created: float = Field(description="Seconds since the epoch")
     started: float | None = None
     ended: float | None = None
-    seconds_left: float | None = Field(None, description="At the pace of the last reports")
+    seconds_left: float | None = Field(default=None, description="At the pace of the last reports")
     adapter_path: str | None = None
     last_checkpoint: str | None = None
 
@@ -148,10 +149,8 @@ def reconcile(folder: JobFolder) -> JobState:
         return state
     final = state.model_copy(update={"ended": time.time(), **_verdict(folder, state)})
     clean(folder.spec())
-    try:
+    with contextlib.suppress(OSError):  # on a full disk the answer is the same the next time it is asked
         folder.write_state(final)
-    except OSError:
-        pass  # a full or read-only disk: the answer is the same the next time it is asked
     return final
 
 
@@ -222,4 +221,3 @@ def ask_to_stop(folder: JobFolder, *, force: bool) -> bool:
     if state.worker is not None:
         return state.worker.send(signal.SIGKILL if force else signal.SIGTERM)
     return False
-

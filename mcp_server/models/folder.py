@@ -63,7 +63,11 @@ def check(path: Path) -> dict[str, Any]:
     config = read_config(path)
     if not _weights(path):
         found = ", ".join(sorted(entry.suffix or entry.name for entry in path.iterdir())[:6]) or "nothing"
-        hint = "; *.gguf and *.bin can't be trained, get the safetensors version" if any(path.glob("*.gguf")) or any(path.glob("*.bin")) else ""
+        hint = (
+            "; *.gguf and *.bin can't be trained, get the safetensors version"
+            if any(path.glob("*.gguf")) or any(path.glob("*.bin"))
+            else ""
+        )
         raise ModelError(f"model {path} has no *.safetensors weights (found {found}){hint}")
     if not any((path / name).exists() for name in _TOKENIZER_FILES):
         raise ModelError(f"model {path} has no tokenizer files (tokenizer.json); copy them from the original model")
@@ -117,7 +121,9 @@ def tensors(file: Path) -> dict[str, Any]:
     header.pop("__metadata__", None)
     end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
     if size < 8 + length + end:
-        raise ModelError(f"{file} is cut short ({size} of {8 + length + end} bytes); download or convert the model again")
+        raise ModelError(
+            f"{file} is cut short ({size} of {8 + length + end} bytes); download or convert the model again"
+        )
     return header
 
 

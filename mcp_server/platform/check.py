@@ -40,7 +40,7 @@ class Check(BaseModel):
     name: str
     status: Literal["ok", "warning", "failed"]
     value: str = Field(description="What was found")
-    remedy: str | None = Field(None, description="What to do about it")
+    remedy: str | None = Field(default=None, description="What to do about it")
 
 
 class PlatformReport(BaseModel):
@@ -50,7 +50,9 @@ class PlatformReport(BaseModel):
     summary: str
     backend: str | None = Field(description="apple-silicon, linux-cpu or linux-cuda; null where MLX can't run")
     memory_gb: float | None = Field(description="Physical memory, GB (1e9 bytes), shared by CPU and GPU on a Mac")
-    recommended_working_set_gb: float | None = Field(None, description="What Metal advises one process to use, GB")
+    recommended_working_set_gb: float | None = Field(
+        default=None, description="What Metal advises one process to use, GB"
+    )
     checks: list[Check]
 
 
@@ -95,11 +97,11 @@ def refusal(facts: dict[str, object]) -> tuple[str | None, list[str]]:
         # Whoever allowed a Linux platform by name knows about the container (CI runs in one).
         return backend, [] if backend != "apple-silicon" else reasons
     if backend is not None:
-        reasons = [
-            *reasons,
+        not_allowed = (
             f"{backend} is for development and CI and is not allowed here; on a Mac run natively, "
-            f"on such a machine set MLX_TRAINING_PLATFORMS={backend}",
-        ]
+            f"on such a machine set MLX_TRAINING_PLATFORMS={backend}"
+        )
+        reasons = [*reasons, not_allowed]
     return backend, reasons
 
 
@@ -119,7 +121,12 @@ def probe() -> dict[str, object]:
     try:
         python = interpreter.require()
         done = subprocess.run(
-            [str(python), "-c", _PROBE], capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=True
+            [str(python), "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            stdin=subprocess.DEVNULL,
+            check=True,
         )
         value = json.loads(done.stdout)
     except PlatformError as error:
@@ -163,7 +170,9 @@ def _disk_check(folder: Path) -> Check:
     free = shutil.disk_usage(existing).free / 1e9
     value = f"{free:.1f} GB free at {existing}"
     if not os.access(existing, os.W_OK):
-        return Check(name="disk", status="failed", value=value, remedy=f"{existing} can't be written; set MLX_TRAINING_HOME")
+        return Check(
+            name="disk", status="failed", value=value, remedy=f"{existing} can't be written; set MLX_TRAINING_HOME"
+        )
     if free < 5:
         return Check(name="disk", status="warning", value=value, remedy="models and checkpoints need room; free 5 GB")
     return Check(name="disk", status="ok", value=value)

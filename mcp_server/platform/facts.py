@@ -78,7 +78,8 @@ def _memory_bytes() -> int | None:
 
 
 def _in_container() -> bool:
-    if any(os.path.exists(path) for path in _CONTAINER_FILES) or os.environ.get("container"):
+    named = os.environ.get("container")  # noqa: SIM112 (systemd-nspawn and podman spell it so)
+    if named or any(os.path.exists(path) for path in _CONTAINER_FILES):
         return True
     try:
         with open("/proc/1/cgroup", encoding="utf-8", errors="replace") as file:
@@ -105,20 +106,27 @@ def backend(facts: dict[str, object]) -> tuple[str | None, list[str]]:
     reasons: list[str] = []
     if facts.get("container"):
         # On a Mac this is what Docker looks like from inside: a Linux without Metal.
-        reasons.append("this is inside a container, where Metal can't be reached; run natively on macOS, never in Docker")
+        reasons.append(
+            "this is inside a container, where Metal can't be reached; run natively on macOS, never in Docker"
+        )
     if system == "Darwin":
         if facts.get("translated"):
             reasons.append(
                 "this Python is an x86 build running under Rosetta, which hides Metal; "
-                "install a native arm64 Python (python.org, Homebrew in /opt/homebrew, or uv) and start Claude Code from a native terminal"
+                "install a native arm64 Python (python.org, Homebrew in /opt/homebrew, or uv) "
+                "and start Claude Code from a native terminal"
             )
         elif machine != "arm64":
-            reasons.append(f"this is an Intel Mac ({machine}); MLX needs Apple Silicon (M1 or later, `uname -m` prints arm64)")
+            reasons.append(
+                f"this is an Intel Mac ({machine}); MLX needs Apple Silicon (M1 or later, `uname -m` prints arm64)"
+            )
         version = _version(facts.get("macos"))
         if version is not None and version < MINIMUM_MACOS:
             reasons.append(f"macOS {facts.get('macos')} is too old; mlx needs macOS 14.0 or later; update macOS")
         if not reasons and facts.get("metal") is False:
-            reasons.append("no Metal GPU is reachable (a virtual machine or a restricted session?); run natively on the Mac")
+            reasons.append(
+                "no Metal GPU is reachable (a virtual machine or a restricted session?); run natively on the Mac"
+            )
         return (None, reasons) if reasons else ("apple-silicon", [])
     if system == "Linux":
         return ("linux-cuda" if facts.get("cuda") else "linux-cpu"), reasons

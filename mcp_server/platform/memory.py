@@ -20,7 +20,7 @@ class MemoryRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    job_id: str | None = Field(None, description="A job; default the one that runs now, if any")
+    job_id: str | None = Field(default=None, description="A job; default the one that runs now, if any")
 
 
 class MemoryReport(BaseModel):
@@ -30,10 +30,12 @@ class MemoryReport(BaseModel):
     total_gb: float
     available_gb: float
     swap_used_gb: float
-    wired_limit_gb: float | None = Field(None, description="iogpu.wired_limit_mb, where it was set")
+    wired_limit_gb: float | None = Field(default=None, description="iogpu.wired_limit_mb, where it was set")
     job_id: str | None = None
-    job: dict[str, float] | None = Field(None, description="MLX's active, peak and cache memory of the job's process")
-    job_process_gb: float | None = Field(None, description="Resident memory of the job's process")
+    job: dict[str, float] | None = Field(
+        default=None, description="MLX's active, peak and cache memory of the job's process"
+    )
+    job_process_gb: float | None = Field(default=None, description="Resident memory of the job's process")
     advice: list[str] = Field(default_factory=list)
 
 

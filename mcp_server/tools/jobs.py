@@ -8,6 +8,7 @@ from mcp.server.mcpserver import Context
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_server.jobs import index, service, store
+from mcp_server.jobs.index import JobList
 from mcp_server.jobs.service import JobView
 from mcp_server.jobs.wait import wait_for_end
 from mcp_server.tools.tool import make_tool
@@ -18,14 +19,7 @@ class ListJobs(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(10, ge=1, le=100, description="Newest jobs to list")
-
-
-class JobList(BaseModel):
-    """The newest jobs, newest first."""
-
-    jobs: list[JobView]
-    showing: str
+    limit: int = Field(default=10, ge=1, le=100, description="Newest jobs to list")
 
 
 class StopJob(BaseModel):
@@ -34,14 +28,15 @@ class StopJob(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     job_id: str = Field(description="The job to end")
-    force: bool = Field(False, description="End it at once, without a last checkpoint")
-    wait_seconds: float = Field(60, ge=0, le=600, allow_inf_nan=False, description="Wait up to this long for it to end")
+    force: bool = Field(default=False, description="End it at once, without a last checkpoint")
+    wait_seconds: float = Field(
+        default=60, ge=0, le=600, allow_inf_nan=False, description="Wait up to this long for it to end"
+    )
 
 
 def list_jobs(request: ListJobs) -> JobList:
     """List trainings, conversions and benchmarks of all sessions with their true states, newest first."""
-    jobs, total = index.newest(request.limit)
-    return JobList(jobs=jobs, showing=f"{len(jobs)} of {total} jobs")
+    return index.newest(request.limit)
 
 
 async def stop_job(request: StopJob, context: Context[Any, Any]) -> JobView:

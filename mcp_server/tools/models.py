@@ -23,15 +23,15 @@ _WAIT = "Wait up to this long for the result; the job goes on when the time is u
 class Conversion(ConvertOptions):
     """ConvertOptions and how to wait."""
 
-    if_busy: IfBusy = Field("queue", description="When another job runs: wait in line, or refuse")
-    wait_seconds: float = Field(100, ge=0, le=1800, allow_inf_nan=False, description=_WAIT)
+    if_busy: IfBusy = Field(default="queue", description="When another job runs: wait in line, or refuse")
+    wait_seconds: float = Field(default=100, ge=0, le=1800, allow_inf_nan=False, description=_WAIT)
 
 
 class Benchmark(BenchmarkOptions):
     """BenchmarkOptions and how to wait."""
 
-    if_busy: IfBusy = Field("queue", description="When another job runs: wait in line, or refuse")
-    wait_seconds: float = Field(100, ge=0, le=1800, allow_inf_nan=False, description=_WAIT)
+    if_busy: IfBusy = Field(default="queue", description="When another job runs: wait in line, or refuse")
+    wait_seconds: float = Field(default=100, ge=0, le=1800, allow_inf_nan=False, description=_WAIT)
 
 
 class ConversionAnswer(BaseModel):

@@ -8,7 +8,7 @@ from mcp_server.platform.memory import MemoryReport, MemoryRequest
 from mcp_server.tools.tool import NoArguments, make_tool
 
 
-def check_platform(arguments: NoArguments) -> PlatformReport:
+def check_platform(_: NoArguments) -> PlatformReport:
     """Tell whether this machine can train with MLX: chip, macOS, memory, disk, versions, default device.
 
     Gives one verdict and the remedy for each failing line. Call it first. It changes nothing."""

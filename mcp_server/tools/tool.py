@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import anyio.to_thread
 from mcp.server.mcpserver import Context
@@ -12,7 +12,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mcp_server.errors import UserError, explain
 
@@ -52,6 +52,21 @@ def _as_call_result(result: BaseModel) -> CallToolResult:
     return CallToolResult(content=[text], structured_content=structured)
 
 
+def _without_titles(schema: Any) -> Any:
+    """The schema without pydantic's titles, which only repeat the names and cost the model tokens."""
+    if isinstance(schema, dict):
+        entries: dict[str, Any] = schema
+        return {
+            key: _without_titles(value)
+            for key, value in entries.items()
+            if not (key == "title" and isinstance(value, str))
+        }
+    if isinstance(schema, list):
+        items: list[Any] = schema
+        return [_without_titles(item) for item in items]
+    return schema
+
+
 def make_tool(
     function: Callable[..., Any],
     *,
@@ -66,16 +81,18 @@ def make_tool(
     hints = get_type_hints(function)
     first = next(iter(inspect.signature(function).parameters))
     options: type[BaseModel] = hints[first]
-    arguments = type(f"{function.__name__}_arguments", (options, ArgModelBase), {"__doc__": None})
+    bases: Any = (options, ArgModelBase)
+    arguments = cast(type[ArgModelBase], create_model(f"{function.__name__}_arguments", __base__=bases))
     description = inspect.cleandoc(function.__doc__ or "")
     return ModelTool(
         fn=function,
         name=function.__name__,
         title=title,
         description=description,
-        parameters=arguments.model_json_schema(),
+        parameters=_without_titles(arguments.model_json_schema()),
         fn_metadata=FuncMetadata(arg_model=arguments, output_model=hints["return"]),
         is_async=inspect.iscoroutinefunction(function),
+        context_kwarg=None,  # ours take it as their second argument
         annotations=ToolAnnotations(
             title=title,
             read_only_hint=read_only,

@@ -18,7 +18,7 @@ from mcp_server.training.start import TrainingStarted, start_training
 class StartTraining(TrainingOptions):
     """TrainingOptions and what to do when the machine is busy."""
 
-    if_busy: IfBusy = Field("queue", description="When another job runs: wait in line, or refuse")
+    if_busy: IfBusy = Field(default="queue", description="When another job runs: wait in line, or refuse")
 
 
 def start_lora_training(options: StartTraining) -> TrainingStarted:

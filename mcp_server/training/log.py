@@ -28,9 +28,11 @@ class LogRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     job_id: str = Field(description="As start_lora_training or list_jobs gave it")
-    since: int = Field(0, ge=0, description="The cursor of the last read; 0 reads from the start")
-    wait_seconds: float = Field(0, ge=0, le=1800, allow_inf_nan=False, description="Wait up to this long for news; 0 answers at once")
-    until: Until = Field("any", description="What to wait for; the end of the job always ends the wait")
+    since: int = Field(default=0, ge=0, description="The cursor of the last read; 0 reads from the start")
+    wait_seconds: float = Field(
+        default=0, ge=0, le=1800, allow_inf_nan=False, description="Wait up to this long for news; 0 answers at once"
+    )
+    until: Until = Field(default="any", description="What to wait for; the end of the job always ends the wait")
 
 
 class LogDelta(BaseModel):
@@ -46,14 +48,14 @@ class LogDelta(BaseModel):
     seconds_left: float | None = None
     train: list[tuple[int, float | str]] = Field(default_factory=list, description="[step, training loss]")
     val: list[tuple[int, float | str]] = Field(default_factory=list, description="[step, validation loss]")
-    showing: str | None = Field(None, description="Set when points were left out")
+    showing: str | None = Field(default=None, description="Set when points were left out")
     learning_rate: float | None = None
     tokens_per_second: float | None = None
-    memory_gb: dict[str, float] | None = Field(None, description="The job's own: active, peak, cache")
+    memory_gb: dict[str, float] | None = Field(default=None, description="The job's own: active, peak, cache")
     phases: list[str] = Field(default_factory=list)
     alerts: list[str] = Field(default_factory=list)
-    checkpoint: str | None = Field(None, description="The newest checkpoint")
-    result: dict[str, Any] | None = Field(None, description="What the finished job reports")
+    checkpoint: str | None = Field(default=None, description="The newest checkpoint")
+    result: dict[str, Any] | None = Field(default=None, description="What the finished job reports")
     why: str | None = None
     next_step: str | None = None
 
@@ -70,7 +72,7 @@ async def read_log(request: LogRequest, progress: Progress | None = None) -> Log
         news = await anyio.to_thread.run_sync(read_since, folder.metrics, request.since)
         now = time.monotonic()
         if finished or now >= deadline or _satisfied(request.until, news.events):
-            return _delta(folder, view, news, request.since)
+            return _delta(folder, view, news)
         if progress is not None and now - told >= 1.0:
             told = now
             await progress(float(view.step or 0), float(view.total) if view.total else None, _line(view, news.events))
@@ -83,7 +85,7 @@ def _satisfied(until: Until, events: list[Event]) -> bool:
     return until != "end" and any(event["type"] == until for event in events)
 
 
-def _delta(folder: JobFolder, view: JobView, news: EventSlice, since: int) -> LogDelta:
+def _delta(folder: JobFolder, view: JobView, news: EventSlice) -> LogDelta:
     by_type: dict[str, list[Event]] = {}
     for event in news.events:
         by_type.setdefault(event["type"], []).append(event)

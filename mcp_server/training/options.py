@@ -30,35 +30,37 @@ class TrainingOptions(BaseModel):
     model: str = Field(description="Model folder or Hub id; a 4-bit model gives QLoRA")
     data: str = Field(description="Folder with train.jsonl, valid.jsonl and, for benchmarks, test.jsonl")
     adapter_path: str | None = Field(
-        None, description="New folder for the adapter; default adapters/<model>-<job id>. Never overwritten"
+        default=None, description="New folder for the adapter; default adapters/<model>-<job id>. Never overwritten"
     )
-    fine_tune_type: Literal["lora", "dora", "full"] = Field("lora", description="What is trained")
-    num_layers: int = Field(16, ge=-1, description="Layers to train, counted from the last; -1 for all")
+    fine_tune_type: Literal["lora", "dora", "full"] = Field(default="lora", description="What is trained")
+    num_layers: int = Field(default=16, ge=-1, description="Layers to train, counted from the last; -1 for all")
     lora_parameters: LoraParameters = Field(
         default_factory=LoraParameters, description="{rank, scale, dropout, keys}; scale = PEFT's alpha / rank"
     )
-    iters: int = Field(1000, ge=1, description="Training steps, each of one batch")
-    batch_size: int = Field(4, ge=1, description="Rows per step")
-    grad_accumulation_steps: int = Field(1, ge=1, description="Steps whose gradients make one update")
-    learning_rate: float = Field(1e-5, gt=0, allow_inf_nan=False, description="Rate, or the peak of lr_schedule")
+    iters: int = Field(default=1000, ge=1, description="Training steps, each of one batch")
+    batch_size: int = Field(default=4, ge=1, description="Rows per step")
+    grad_accumulation_steps: int = Field(default=1, ge=1, description="Steps whose gradients make one update")
+    learning_rate: float = Field(
+        default=1e-5, gt=0, allow_inf_nan=False, description="Rate, or the peak of lr_schedule"
+    )
     lr_schedule: dict[str, Any] | None = Field(
-        None,
+        default=None,
         description="mlx-lm's {name, arguments, warmup, warmup_init}, e.g. "
         '{"name": "cosine_decay", "arguments": [1e-5, 1000], "warmup": 100}; replaces learning_rate',
     )
-    optimizer: Literal["adam", "adamw", "muon", "sgd", "adafactor"] = Field("adam", description="Optimizer")
+    optimizer: Literal["adam", "adamw", "muon", "sgd", "adafactor"] = Field(default="adam", description="Optimizer")
     optimizer_config: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description='Keyword arguments by optimizer, e.g. {"adamw": {"weight_decay": 0.01}}'
     )
-    max_seq_length: int = Field(2048, ge=8, description="Tokens per row; longer rows are cut")
-    mask_prompt: bool = Field(False, description="Learn only the last answer, not the prompt")
-    grad_checkpoint: bool = Field(False, description="Less memory for activations, about a third slower")
-    val_batches: int = Field(25, ge=-1, description="Validation batches; -1 all, 0 no validation")
-    steps_per_report: int = Field(10, ge=1, description="Steps between training losses in the log")
-    steps_per_eval: int = Field(200, ge=1, description="Steps between validations")
-    save_every: int = Field(100, ge=1, description="Steps between checkpoints")
-    clear_cache_threshold: int = Field(0, ge=0, description="Bytes the allocator may keep between steps")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of data order, dropout and LoRA's start")
+    max_seq_length: int = Field(default=2048, ge=8, description="Tokens per row; longer rows are cut")
+    mask_prompt: bool = Field(default=False, description="Learn only the last answer, not the prompt")
+    grad_checkpoint: bool = Field(default=False, description="Less memory for activations, about a third slower")
+    val_batches: int = Field(default=25, ge=-1, description="Validation batches; -1 all, 0 no validation")
+    steps_per_report: int = Field(default=10, ge=1, description="Steps between training losses in the log")
+    steps_per_eval: int = Field(default=200, ge=1, description="Steps between validations")
+    save_every: int = Field(default=100, ge=1, description="Steps between checkpoints")
+    clear_cache_threshold: int = Field(default=0, ge=0, description="Bytes the allocator may keep between steps")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of data order, dropout and LoRA's start")
 
     @field_validator("model", "data")
     @classmethod
@@ -90,7 +92,9 @@ class TrainingOptions(BaseModel):
             "test": False,
             "test_batches": 500,
             "optimizer_config": {name: {} for name in OPTIMIZERS} | self.optimizer_config,
-            "lora_parameters": None if self.fine_tune_type == "full" else {k: v for k, v in lora.items() if v is not None},
+            "lora_parameters": None
+            if self.fine_tune_type == "full"
+            else {k: v for k, v in lora.items() if v is not None},
             "resume_adapter_file": None,
             "config": None,
             "report_to": None,

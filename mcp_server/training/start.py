@@ -27,7 +27,7 @@ class TrainingStarted(BaseModel):
 
     job_id: str
     status: Status
-    why: str | None = Field(None, description="What a queued job waits for")
+    why: str | None = Field(default=None, description="What a queued job waits for")
     backend: str
     adapter_path: str = Field(description="Where the adapter will be")
     iters: int
@@ -42,9 +42,7 @@ def start_training(options: TrainingOptions, *, if_busy: IfBusy = "queue") -> Tr
     backend = require_platform()
     options = _check_model(options)
     data = settings.resolve(options.data)
-    report = check_for_training(
-        data, batch_size=options.batch_size, validate=options.val_batches != 0, test=False
-    )
+    report = check_for_training(data, batch_size=options.batch_size, validate=options.val_batches != 0, test=False)
     job_id = store.new_id("train")
     adapter = _adapter_folder(options, job_id)
     options = options.model_copy(update={"data": str(data), "adapter_path": str(adapter)})
@@ -96,7 +94,9 @@ def _reserve(adapter: Path, job_id: str) -> None:
     try:
         artifacts.reserve(adapter, job_id)
     except FileExistsError as error:
-        raise PathError(f"adapter_path {adapter} was taken by another start a moment ago; choose another name") from error
+        raise PathError(
+            f"adapter_path {adapter} was taken by another start a moment ago; choose another name"
+        ) from error
     except NotADirectoryError as error:
         raise PathError(f"adapter_path {adapter} lies below a file; choose a path below a folder") from error
     except OSError as error:
@@ -125,5 +125,7 @@ def _advice(options: TrainingOptions, report: DataReport) -> list[str]:
     if epochs > 20:
         found.append(f"each row is seen {epochs:.0f} times: overfitting is likely; lower iters or add rows")
     if "test" not in report.splits:
-        found.append("no test.jsonl: run_benchmark will need one to show that the adapter is better than the base model")
+        found.append(
+            "no test.jsonl: run_benchmark will need one to show that the adapter is better than the base model"
+        )
     return found

@@ -83,7 +83,8 @@ class BatchOrder:
 
 def random_state() -> RandomState:
     """The state of numpy's global generator, as JSON."""
-    name, keys, *rest = np.random.get_state(legacy=True)
+    state: Any = np.random.get_state(legacy=True)
+    name, keys, *rest = state
     return [name, keys.tolist(), *rest]
 
 

@@ -57,9 +57,7 @@ class _Bench:
             row_sums, row_counts = _row_losses(model, batch, lengths)
             sums[start : start + len(rows)] = np.array(row_sums)
             counts[start : start + len(rows)] = np.array(row_counts)
-            self._worker.events.write(
-                "progress", name=f"loss of the {name}", step=rows[-1] + 1, total=len(self._rows)
-            )
+            self._worker.events.write("progress", name=f"loss of the {name}", step=rows[-1] + 1, total=len(self._rows))
         return sums, counts
 
     def answers(self, model: nn.Module, name: str) -> list[str]:
@@ -86,10 +84,8 @@ class _Bench:
     def _generate_once(self, model: nn.Module) -> Any:
         self._worker.check_stop()
         mx.reset_peak_memory()
-        final = None
-        for final in stream_generate(model, self._tokenizer, self.prompts[0], max_tokens=self._options.max_tokens):
-            pass
-        return final
+        stream = stream_generate(model, self._tokenizer, self.prompts[0], max_tokens=self._options.max_tokens)
+        return list(stream)[-1]
 
     def measure(self, model: nn.Module, name: str) -> tuple[Measured, np.ndarray, np.ndarray, list[str]]:
         sums, counts = self.losses(model, name)
@@ -99,7 +95,9 @@ class _Bench:
             )
         loss = float(sums.sum() / counts.sum())
         if not math.isfinite(loss):
-            raise ModelError(f"the loss of the {name} is {loss}: its weights hold NaN or infinity; train or convert it again")
+            raise ModelError(
+                f"the loss of the {name} is {loss}: its weights hold NaN or infinity; train or convert it again"
+            )
         answers = self.answers(model, name)
         matches = [given == wanted for given, wanted in zip(answers, self.references, strict=True)]
         measured = Measured(
@@ -145,7 +143,9 @@ def _apply_adapter(model: nn.Module, adapter_path: str) -> None:
         load_adapters(model, adapter_path)
     except (ValueError, KeyError, FileNotFoundError, RuntimeError) as error:
         text = " ".join(str(error).split())[:300]
-        raise ModelError(f"adapter {adapter_path} does not fit this model: {text}; use the model it was trained on") from error
+        raise ModelError(
+            f"adapter {adapter_path} does not fit this model: {text}; use the model it was trained on"
+        ) from error
     model.eval()
 
 

@@ -1,10 +1,10 @@
 """Checkpoints: everything an exact continuation needs, in a folder that appears whole or not at all.
 
-    checkpoints/0000100/
-        adapters.safetensors     trainable weights; with adapter_config.json stock mlx-lm loads the folder as an adapter
-        adapter_config.json
-        optimizer.safetensors    optimizer state, flattened as ``mlx.utils.tree_flatten`` does
-        checkpoint.json          step, position in the data, random states, losses not yet reported
+checkpoints/0000100/
+    adapters.safetensors     trainable weights; with adapter_config.json stock mlx-lm loads the folder as an adapter
+    adapter_config.json
+    optimizer.safetensors    optimizer state, flattened as ``mlx.utils.tree_flatten`` does
+    checkpoint.json          step, position in the data, random states, losses not yet reported
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -85,6 +85,18 @@ def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]
     optimizer.state = tree_unflatten(list(arrays.items()))
     mx.eval(model.parameters(), optimizer.state)
     return json.loads((folder / POSITION).read_text(encoding="utf-8"))
+
+
+def random_key() -> list[int]:
+    """The state of MLX's random generator, from which dropout draws."""
+    state = cast(list[mx.array], mx.random.state)
+    return cast(list[int], state[0].tolist())
+
+
+def set_random_key(key: list[int]) -> None:
+    """Put MLX's random generator into the state of ``key``."""
+    state = cast(list[mx.array], mx.random.state)
+    state[0] = mx.array(key, dtype=mx.uint32)
 
 
 def prune(parent: Path, keep: int, also: set[int]) -> None:

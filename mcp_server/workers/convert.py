@@ -73,7 +73,9 @@ def _fetch(worker: job.WorkerJob, model: str) -> Path:
     except Exception as error:
         # huggingface_hub raises a dozen types; all mean that the model did not arrive.
         text = " ".join(str(error).split())[:300]
-        raise ModelError(f"model {model!r} could not be downloaded: {text}; check the id, your login and the network") from error
+        raise ModelError(
+            f"model {model!r} could not be downloaded: {text}; check the id, your login and the network"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -18,5 +18,7 @@ def load_model(model: str, adapter_path: str | None = None) -> tuple[nn.Module, 
         # mlx-lm and huggingface_hub raise a dozen types here; all mean that this model can't be used.
         what = f"adapter {adapter_path} on {model}" if adapter_path else f"model {model}"
         text = " ".join(str(error).split())[:400]
-        raise ModelError(f"{what} could not be loaded: {type(error).__name__}: {text}; check the path, id and network") from error
+        raise ModelError(
+            f"{what} could not be loaded: {type(error).__name__}: {text}; check the path, id and network"
+        ) from error
     return loaded[0], loaded[1]

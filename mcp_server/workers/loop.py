@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -85,7 +85,7 @@ class TrainingLoop(TrainingCallback):
                 steps_per_report=1,
                 steps_per_save=options.iters + 1,
                 max_seq_length=options.max_seq_length,
-                adapter_file=nowhere,
+                adapter_file=str(nowhere),
                 grad_checkpoint=options.grad_checkpoint,
                 grad_accumulation_steps=options.grad_accumulation_steps,
                 clear_cache_threshold=options.clear_cache_threshold,
@@ -121,7 +121,9 @@ class TrainingLoop(TrainingCallback):
         self._learning_rate = float(train_info["learning_rate"])
         if not math.isfinite(loss):
             self._events.write("alert", level="error", kind="not-finite", step=self.step, loss=loss)
-            kept = f"the last good checkpoint is {self.last_checkpoint}" if self.last_checkpoint else "no checkpoint yet"
+            kept = (
+                f"the last good checkpoint is {self.last_checkpoint}" if self.last_checkpoint else "no checkpoint yet"
+            )
             raise TrainingFailed(
                 f"the loss became {loss} at step {self.step}; {kept}; lower learning_rate (now {self._options.learning_rate}) "
                 "and make sure that no prompt is longer than max_seq_length"
@@ -176,13 +178,16 @@ class TrainingLoop(TrainingCallback):
             return
         self._window.pause_clock()
         started = time.perf_counter()
-        loss = trainer.evaluate(
-            model=self._model,
-            dataset=self._valid_set,
-            batch_size=options.batch_size,
-            num_batches=options.val_batches,
-            max_seq_length=options.max_seq_length,
-            iterate_batches=trainer.iterate_batches,
+        loss = cast(
+            float,
+            trainer.evaluate(
+                model=self._model,
+                dataset=self._valid_set,
+                batch_size=options.batch_size,
+                num_batches=options.val_batches,
+                max_seq_length=options.max_seq_length,
+                iterate_batches=trainer.iterate_batches,
+            ),
         )
         self._model.train()
         self.last_val_loss = loss
@@ -195,7 +200,7 @@ class TrainingLoop(TrainingCallback):
         self._window.pause_clock()
         position = {
             "order": self._order.position(),
-            "random_key": mx.random.state[0].tolist(),
+            "random_key": checkpoints.random_key(),
             "window": self._window.as_json(),
             "trained_tokens": self.trained_tokens,
             "last_val_loss": self.last_val_loss,

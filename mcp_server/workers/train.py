@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,7 +19,7 @@ from mlx_lm.utils import get_total_parameters
 
 from mcp_server.errors import DataError, ModelError
 from mcp_server.jobs.files import replace_atomic, write_json
-from mcp_server.training import artifacts
+from mcp_server.training import artifacts, curve
 from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import checkpoints, job
 from mcp_server.workers.loading import load_model
@@ -44,7 +45,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     mx.random.seed(options.seed)
     _make_trainable(model, options)
     optimizer = _make_optimizer(options)
-    trainable = sum(value.size for _, value in tree_flatten(model.trainable_parameters()))
+    trainable = _count_trainable(model)
     worker.phase(
         "training",
         total=options.iters,
@@ -88,11 +89,12 @@ def _load_data(options: TrainingOptions, tokenizer: Any) -> tuple[CacheDataset, 
 def _make_trainable(model: nn.Module, options: TrainingOptions) -> None:
     """Freeze the model and open what is to be trained, as ``mlx_lm.lora.train_model`` does."""
     model.freeze()
-    count = len(model.layers)
+    layers = cast(list[nn.Module], model.layers)
+    count = len(layers)
     if options.num_layers > count:
         raise ModelError(f"num_layers={options.num_layers}: the model has {count} layers; use at most {count}, or -1")
     if options.fine_tune_type == "full":
-        for layer in model.layers[-max(options.num_layers, 0) :]:
+        for layer in layers[-max(options.num_layers, 0) :]:
             layer.unfreeze()
     else:
         linear_to_lora_layers(
@@ -101,11 +103,16 @@ def _make_trainable(model: nn.Module, options: TrainingOptions) -> None:
             options.lora_parameters.model_dump(exclude_none=True),
             use_dora=options.fine_tune_type == "dora",
         )
-    if not tree_flatten(model.trainable_parameters()):
+    if not _count_trainable(model):
         raise ModelError(
             f"nothing would be trained: lora_parameters.keys={options.lora_parameters.keys} match no layer of this model; "
             "leave keys out to train all linear layers"
         )
+
+
+def _count_trainable(model: nn.Module) -> int:
+    weights = cast(list[tuple[str, mx.array]], tree_flatten(model.trainable_parameters()))
+    return sum(weight.size for _, weight in weights)
 
 
 def _make_optimizer(options: TrainingOptions) -> optim.Optimizer:
@@ -121,6 +128,7 @@ def _publish(worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, 
     write_json(folder / checkpoints.CONFIG, options.as_mlx_lm())
     artifacts.write_provenance(folder, worker.spec, steps=loop.step, best_val_loss=loop.best_val_loss)
     replace_atomic(folder / checkpoints.WEIGHTS, lambda file: checkpoints.save_weights(file, model))
+    curve.write_png(worker.folder.metrics, folder / "loss.png", sys.executable)
     worker.events.write("phase", name="adapter saved", path=str(folder))
     return folder
 
