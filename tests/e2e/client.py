@@ -13,13 +13,15 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
+
+import yaml
 
 from . import install
-from .scripted_model import MAIN, JsonObject, Request, ScriptedModel, ScriptSource
+from .scripted_model import MAIN, JsonObject, Request, ScriptedModel, ScriptSource, Turn, call_mcp
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,6 +30,20 @@ API_KEY = "sk-ant-dummy-key-of-the-tests"
 # What the server of this repository's own plugin is called by clients, and its tools' names up to the tool.
 PLUGIN = "mlx-training"
 TOOL = f"mcp__plugin_{PLUGIN}_mlx__"
+SPECIALIST = f"{PLUGIN}:mlx-training-specialist"
+
+
+def agent_definition() -> tuple[dict[str, str], str]:
+    """Frontmatter and body of the specialist; the body's first line tells its requests from other agents'."""
+    _, frontmatter, body = (REPOSITORY / "agents" / "mlx-training-specialist.md").read_text().split("---\n", 2)
+    return yaml.safe_load(frontmatter), body.strip()
+
+
+def ask(tool: str, **arguments: Any) -> Generator[Turn, Request, JsonObject]:
+    """In a script: call one of the plugin's tools, which must not refuse; gives its structured answer."""
+    result = yield from call_mcp(f"{TOOL}{tool}", **arguments)
+    assert not result.is_error, result.text
+    return result.json()
 
 
 @dataclass(frozen=True)
@@ -91,6 +107,11 @@ class Claude:
     def plugin_data(self) -> Path:
         """Where the client gives each plugin a folder, named `<plugin>-<marketplace>`, or `<plugin>-inline`."""
         return self.home / ".claude" / "plugins" / "data"
+
+    @property
+    def state(self) -> Path:
+        """Where the plugin keeps jobs for this person."""
+        return self.home / ".mlx-training"
 
     def environment(self, model_url: str = "http://127.0.0.1:9", **more: str) -> dict[str, str]:
         """The whole environment of a client; `model_url` defaults to a port where nobody answers."""

@@ -72,7 +72,7 @@ def claude(version: str) -> Path:
             folder.mkdir(parents=True)
             (folder / "package.json").write_text('{"private": true}\n')
             npm_flags = ("--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
-            _npm("install", *npm_flags, f"{PACKAGE}@{resolved}", timeout=300)
+            _npm("install", *npm_flags, f"{PACKAGE}@{resolved}", timeout=240)
             _link_native_binary(folder / "node_modules" / PACKAGE)
             finished.touch()
     return executable

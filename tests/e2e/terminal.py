@@ -73,7 +73,7 @@ class Terminal:
         os.close(slave)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.wait_for_text("❯")  # noqa: RUF001
+        self.wait_for_text("❯")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import sys
-from collections.abc import Generator
-from typing import Any
-
-import pytest
 
 from mcp_server.demo import BASE, task
 
-from .client import REPOSITORY, TOOL, Claude
-from .scripted_model import JsonObject, Request, Script, Turn, ask_agent, call_mcp
-from .test_plugin import SPECIALIST, agent_definition
-
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("mlx_lm") is None, reason="mlx-lm is not installed (uv sync --extra mlx)"
-)
+from .client import REPOSITORY, SPECIALIST, TOOL, Claude, agent_definition, ask
+from .scripted_model import Request, Script, ask_agent, call_mcp
 
 # Enough to learn the demo's house style for the most part, in seconds.
 _TRAINING = {**task.TRAINING, "iters": 60, "steps_per_report": 10, "save_every": 30}
-
-
-@pytest.fixture
-def mlx(offline_uv: dict[str, str]) -> dict[str, str]:
-    """The environment of a session whose jobs run in this test's own interpreter, on the machine's own back end."""
-    chosen = {"MLX_TRAINING_PYTHON": sys.executable, "HF_HUB_OFFLINE": "1"}
-    if sys.platform == "linux":
-        # On the CPU build each fused kernel would cost a call of g++.
-        chosen |= {"MLX_TRAINING_PLATFORMS": "linux-cpu", "MLX_DISABLE_COMPILE": "1"}
-        chosen |= {name: os.environ[name] for name in ("LD_PRELOAD",) if name in os.environ}
-    return {**offline_uv, **chosen}
-
-
-def ask(tool: str, **arguments: Any) -> Generator[Turn, Request, JsonObject]:
-    """Call one of the plugin's tools, which must not refuse; gives its structured answer."""
-    result = yield from call_mcp(f"{TOOL}{tool}", **arguments)
-    assert not result.is_error, result.text
-    return result.json()
 
 
 def specialist(request: Request) -> Script:
@@ -71,11 +41,11 @@ def specialist(request: Request) -> Script:
 
 
 def test_the_specialist_converts_trains_follows_and_proves_that_the_adapter_is_better(
-    claude: Claude, mlx: dict[str, str]
+    claude: Claude, mlx_jobs: dict[str, str]
 ) -> None:
     task.write_dataset(claude.project / "data")
     _, body = agent_definition()
-    marker = body.strip()[:200]
+    marker = body[:200]
 
     def main(request: Request) -> Script:
         yield from call_mcp(f"{TOOL}list_jobs")
@@ -87,7 +57,7 @@ def test_the_specialist_converts_trains_follows_and_proves_that_the_adapter_is_b
         agents={marker: specialist},
         plugin_dirs=[REPOSITORY],
         allowed_tools=[f"{TOOL}*"],
-        environment=mlx,
+        environment=mlx_jobs,
         timeout=240,
     )
 
@@ -100,4 +70,4 @@ def test_the_specialist_converts_trains_follows_and_proves_that_the_adapter_is_b
     assert comparison["interval_95"][1] < 0
     adapter = claude.project / "adapters" / "house-style"
     assert {"adapters.safetensors", "adapter_config.json"} <= {path.name for path in adapter.iterdir()}
-    assert (claude.home / ".mlx-training" / "jobs" / report["job_id"] / "exit.json").exists()
+    assert (claude.state / "jobs" / report["job_id"] / "exit.json").exists()

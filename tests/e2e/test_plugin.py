@@ -7,26 +7,16 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
-import yaml
 
-from .client import PLUGIN, REPOSITORY, TOOL, Claude
+from .client import PLUGIN, REPOSITORY, SPECIALIST, TOOL, Claude, agent_definition, ask
 from .marketplace import GitHost, copy_plugin, snapshot
-from .scripted_model import Request, Script, ask_agent, call_mcp
-
-SPECIALIST = f"{PLUGIN}:mlx-training-specialist"
-
-
-def agent_definition() -> tuple[dict[str, str], str]:
-    """Frontmatter and body of the specialist."""
-    _, frontmatter, body = (REPOSITORY / "agents" / "mlx-training-specialist.md").read_text().split("---\n", 2)
-    return yaml.safe_load(frontmatter), body
+from .scripted_model import Request, Script, ask_agent
 
 
 def check_platform(request: Request) -> Script:
     """A script that asks about the machine and repeats the verdict, which only the real tool can know."""
-    result = yield from call_mcp(f"{TOOL}check_platform")
-    assert not result.is_error, result.text
-    yield f"backend {result.json()['backend']} with {result.json()['memory_gb']} GB"
+    platform = yield from ask("check_platform")
+    yield f"backend {platform['backend']} with {platform['memory_gb']} GB"
 
 
 ANSWER = "backend apple-silicon with 68.7 GB"
@@ -105,19 +95,19 @@ def test_the_specialist_is_given_every_tool_of_its_list_at_once(claude: Claude, 
 
     def main(request: Request) -> Script:
         # Only once the server is up is it certain what the specialist gets.
-        yield from call_mcp(f"{TOOL}check_platform")
+        yield from ask("check_platform")
         yield ask_agent(SPECIALIST, "is this machine fit for training?")
         yield "done"
 
     session = claude.run(
         main=main,
-        agents={body.strip()[:200]: check_platform},
+        agents={body[:200]: check_platform},
         plugin_dirs=[REPOSITORY],
         allowed_tools=[f"{TOOL}*"],
         environment=a_mac,
     )
 
-    first, _ = session.of(body.strip()[:200])
+    first, _ = session.of(body[:200])
     assert ours <= first.tools.keys()
     assert {"Read", "Write", "Edit", "Bash"} <= first.tools.keys()
     assert first.body["model"].startswith("claude-sonnet")
