@@ -110,9 +110,12 @@ class JobFolder:
         write_json(self.path / "outcome.json", outcome.model_dump(exclude_none=True))
 
     def last_checkpoint(self) -> Path | None:
-        """The newest complete checkpoint folder; names are zero-padded steps, so they sort."""
+        """The newest complete checkpoint (names are zero-padded steps, so they sort), else the one the job went on from."""
         found = sorted(self.checkpoints.glob("[0-9]*/checkpoint.json")) if self.checkpoints.is_dir() else []
-        return found[-1].parent if found else None
+        if found:
+            return found[-1].parent
+        begun_at = (read_json(self.path / "spec.json") or {}).get("resume_from")
+        return Path(begun_at) if begun_at and (Path(begun_at) / "checkpoint.json").exists() else None
 
 
 def jobs_folder() -> Path:

@@ -49,7 +49,9 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     """Train as the spec says and publish the adapter; the result for ``outcome.json``."""
     options = TrainingOptions.model_validate(worker.spec.options)
     lowered = recovery.read(worker.folder)
-    checkpoint = worker.folder.last_checkpoint() or (Path(worker.spec.resume_from) if worker.spec.resume_from else None)
+    checkpoint = worker.folder.last_checkpoint()
+    if checkpoint is None and worker.spec.resume_from is not None:
+        raise PathError(f"the checkpoint {worker.spec.resume_from} to go on from is gone; resume from another")
     if worker.spec.resume_from is not None and not worker.folder.metrics.exists():
         events.copy_history(Path(worker.spec.resume_from).parent.parent / "metrics.jsonl", worker.folder.metrics)
     write_atomic(worker.folder.path / "config.yaml", as_yaml(options).encode())
