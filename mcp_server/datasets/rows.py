@@ -34,29 +34,46 @@ def _refuse_constant(name: str) -> float:
     raise _NotANumber(name)
 
 
+# Made once: ``json.loads`` with an argument would build a new one for every line.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def check_line(text: str, expect: str | None = None) -> tuple[str | None, list[Problem]]:
     """Check one line. ``expect`` is the format of the file's first row, which mlx-lm assumes for all others.
 
     Returns the format found (None when there is none) and the problems, worst first.
     """
+    row, problem = parse_line(text)
+    if row is None:
+        return None, [problem] if problem is not None else []
+    return check_row(row, expect)
+
+
+def parse_line(text: str) -> tuple[dict[str, object] | None, Problem | None]:
+    """The row that a line holds, or None and why it holds none."""
     if text.startswith("\ufeff"):
-        return None, [
-            Problem("bom", "starts with a UTF-8 byte order mark, which mlx-lm's reader refuses; save as plain UTF-8")
-        ]
+        return None, Problem(
+            "bom", "starts with a UTF-8 byte order mark, which mlx-lm's reader refuses; save as plain UTF-8"
+        )
     if not text.strip():
-        return None, [Problem("blank-line", "is blank; mlx-lm stops with a JSON error on blank lines; delete it")]
+        return None, Problem("blank-line", "is blank; mlx-lm stops with a JSON error on blank lines; delete it")
     try:
-        row = json.loads(text, parse_constant=_refuse_constant)
+        row = _DECODER.decode(text)
     except _NotANumber as exc:
-        return None, [Problem("not-a-number", f"holds the literal {exc}, which is not JSON; use null or a number")]
+        return None, Problem("not-a-number", f"holds the literal {exc}, which is not JSON; use null or a number")
     except RecursionError:
-        return None, [Problem("bad-json", "is nested too deeply to be read as JSON")]
+        return None, Problem("bad-json", "is nested too deeply to be read as JSON")
     except ValueError as exc:
         detail = f"{exc.msg} at column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else str(exc)
-        return None, [Problem("bad-json", f"is not valid JSON: {detail}")]
+        return None, Problem("bad-json", f"is not valid JSON: {detail}")
     if not isinstance(row, dict):
         kind = {list: "a JSON array", str: "a string"}.get(type(row), "not an object")
-        return None, [Problem("not-an-object", f"is {kind}; each line must be one JSON object")]
+        return None, Problem("not-an-object", f"is {kind}; each line must be one JSON object")
+    return row, None
+
+
+def check_row(row: dict[str, object], expect: str | None = None) -> tuple[str | None, list[Problem]]:
+    """``check_line`` of a row that was already read."""
     found = format_of(row)
     if found is None:
         keys = ", ".join(sorted(map(str, row))[:6]) or "none"
@@ -107,6 +124,8 @@ def _check_string(name: str, value: object) -> list[Problem]:
 
 
 def _check_encoding(name: str, value: str) -> list[Problem]:
+    if value.isascii():
+        return []
     if "\ufffd" in value:
         return [
             Problem(
@@ -115,7 +134,9 @@ def _check_encoding(name: str, value: str) -> list[Problem]:
                 "warning",
             )
         ]
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    try:
+        value.encode()
+    except UnicodeEncodeError:
         return [Problem("encoding", f"'{name}' holds half of a surrogate pair, which no tokenizer can encode")]
     return []
 
