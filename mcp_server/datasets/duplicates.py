@@ -24,6 +24,7 @@ _BANDS = 12
 _HASHES = 2 * _BANDS
 _EDGES = tuple(range(0, 2**32, 2**32 // _HASHES))[:_HASHES]
 _WHOLE_BUCKET = 16
+_REMEMBERED = 1_000_000  # compared pairs; 60 MB at most
 _PREFILTER = 0.25  # of the signature's agreement; a row of ten words has few distinct marks, so the estimate is rough
 # Everything in ASCII that is not a letter or a digit separates words.
 _WORDS = bytes(code if chr(code).isalnum() or code > 127 else 32 for code in range(256))
@@ -120,34 +121,33 @@ class NearIndex:
         return len(self._rows)
 
     def pairs(
-        self, text_of: Callable[[int], str], groups: Groups, on_band: Callable[[int, int], None] = lambda _done, _of: None
+        self, text_of: Callable[[int], str], wanted: Callable[[int, int], bool], on_band: Callable[[int, int], None]
     ) -> Iterator[tuple[int, int, float]]:
-        """(row, earlier row, similarity) of near-duplicates, each joined in ``groups`` before it is given.
+        """(earlier row, later row, similarity) of near-duplicates.
 
-        ``text_of`` reads a row's text again. A pair whose rows are in one group already is not looked at, so a group of n
-        rows gives n - 1 pairs. A large bucket's rows are not all compared with each other (``_neighbours``).
+        ``text_of`` reads a row's text again. Only pairs that are still ``wanted`` when they come up are compared; the caller
+        says no to those it knows to belong together. ``on_band`` is told (bands done, bands).
         """
 
         @lru_cache(maxsize=2048)
         def hashes_of(place: int) -> list[int]:
             return shingles(text_of(self._rows[place]))
 
-        seen: set[int] = set()
+        unlike: set[int] = set()
         for number, band in enumerate(self._bands):
             on_band(number, _BANDS)
             for one, other in _neighbours(band):
                 first, second = self._rows[one], self._rows[other]
-                if groups.find(first) == groups.find(second) or self._estimate(one, other) < _PREFILTER:
+                if not wanted(first, second) or self._estimate(one, other) < _PREFILTER:
                     continue
                 pair = one << 32 | other
-                if pair in seen:
+                if pair in unlike:
                     continue
                 found = similarity(hashes_of(one), hashes_of(other))
                 if found >= SIMILAR:
-                    groups.join(first, second)
-                    yield second, first, found
-                elif len(seen) < 1_000_000:
-                    seen.add(pair)
+                    yield first, second, found
+                elif len(unlike) < _REMEMBERED:
+                    unlike.add(pair)
 
     def _estimate(self, one: int, other: int) -> float:
         marks = self._agree

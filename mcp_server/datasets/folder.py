@@ -28,14 +28,18 @@ class DataReport(BaseModel):
     warnings: list[str]
 
 
-def check_for_training(folder: Path, *, batch_size: int, validate: bool, test: bool) -> DataReport:
+def check_for_training(
+    folder: Path, *, batch_size: int, validate: bool, test: bool, mask_prompt: bool = False
+) -> DataReport:
     """Check every line of the splits a training needs.
 
     Raises DataError naming the file, the first bad lines and the remedy; nothing is changed.
     """
     findings = Collector()
     scans = _scan_folder(folder, findings)
-    for path, severity, problem in check_splits(scans, folder, batch_size=batch_size, validate=validate, test=test):
+    for path, severity, problem in check_splits(
+        scans, folder, batch_size=batch_size, validate=validate, test=test, mask_prompt=mask_prompt
+    ):
         if severity == "error":
             raise DataError(f"{path} {problem.message}")
     return DataReport(

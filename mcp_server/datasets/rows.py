@@ -84,6 +84,8 @@ def check_row(row: dict[str, object], expect: str | None = None) -> tuple[str | 
             )
         ]
     problems = _CHECKS[found](row)
+    if len(row) > 1:
+        problems += _check_keys(row, found)
     if expect is not None and found != expect:
         problems.insert(
             0,
@@ -94,6 +96,34 @@ def check_row(row: dict[str, object], expect: str | None = None) -> tuple[str | 
             ),
         )
     return found, problems
+
+
+# Keys that carry meaning elsewhere and that mlx-lm leaves out without a word.
+_IGNORED = ("system", "instruction", "input", "context", "images", "weight")
+_PREFERRED_OVER = {COMPLETIONS: ("messages", "text"), CHAT: ("text",), TEXT: ()}
+
+
+def _check_keys(row: dict[str, object], found: str) -> list[Problem]:
+    problems: list[Problem] = []
+    also = [key for key in _PREFERRED_OVER[found] if key in row]
+    if also:
+        problems.append(
+            Problem(
+                "ambiguous-format",
+                f"has {also[0]!r} too, which mlx-lm leaves out: it reads the row as {found}; keep one of the two",
+                "warning",
+            )
+        )
+    ignored = [key for key in _IGNORED if row.get(key)]
+    if ignored:
+        problems.append(
+            Problem(
+                "ignored-key",
+                f"has {ignored[0]!r}, which mlx-lm leaves out; put it into the messages, or let prepare_dataset do it",
+                "warning",
+            )
+        )
+    return problems
 
 
 def format_of(row: dict[str, object]) -> str | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mcp_server.datasets.findings import Collector
-from mcp_server.datasets.rows import Problem, check_row, parse_line
+from mcp_server.datasets.findings import Collector, Severity
+from mcp_server.datasets.rows import TEXT, Problem, check_row, parse_line
 from mcp_server.datasets.watch import Watch
 from mcp_server.errors import DataError
 
@@ -35,13 +35,17 @@ OnRow = Callable[[int, int, dict[str, Any], str, str], None]
 """Called for each row that has a format: line number, byte offset, row, format, the line's text."""
 
 
-def scan_file(path: Path, findings: Collector, on_row: OnRow | None = None, watch: Watch | None = None) -> FileScan:
-    """Check every line of ``path``. Raises DataError when it can't be read, Cancelled when ``watch`` says so."""
+def scan_file(
+    path: Path, findings: Collector, on_row: OnRow | None = None, watch: Watch | None = None, limit: int | None = None
+) -> FileScan:
+    """Check every line of ``path``, or its first ``limit`` lines. Raises DataError when it can't be read, Cancelled when ``watch`` says so."""
     scan = FileScan(path)
     size = path.stat().st_size if path.is_file() else None
     try:
         with path.open("rb") as file:
             for number, offset, raw in read_lines(file):
+                if limit is not None and number > limit:
+                    break
                 scan.lines = number
                 scan.bytes = offset + len(raw)
                 if watch is not None and not number & 0x3FF:
@@ -105,8 +109,8 @@ def _array_problem(problem: Problem, number: int, text: str) -> Problem | None:
 
 
 def check_splits(
-    scans: dict[str, FileScan], folder: Path, *, batch_size: int, validate: bool, test: bool
-) -> Iterable[tuple[Path, str, Problem]]:
+    scans: dict[str, FileScan], folder: Path, *, batch_size: int, validate: bool, test: bool, mask_prompt: bool = False
+) -> Iterator[tuple[Path, Severity, Problem]]:
     """What a training needs of the splits as a whole: (file, severity, problem) of each that is missing or too small."""
     if "train" not in scans:
         text = f"has no train.jsonl; put the examples there, one JSON object a line{others(folder)}"
@@ -114,7 +118,7 @@ def check_splits(
     if "valid" not in scans:
         yield (
             folder,
-            "error" if validate else "info",
+            "error" if validate else "warning",
             Problem(
                 "no-valid",
                 "has no valid.jsonl, so overfitting could not be seen; move about a tenth of train.jsonl there, "
@@ -130,7 +134,10 @@ def check_splits(
     needed = {"train": True, "valid": validate, "test": test}
     for name, scan in scans.items():
         rows = scan.lines
-        severity = "error" if needed.get(name, False) else "warning"
+        if mask_prompt and scan.format == TEXT:
+            text = "is in text format, which has no prompt to mask: mlx-lm refuses mask_prompt=true; pass false"
+            yield scan.path, "error", Problem("text-mask-prompt", text)
+        severity: Severity = "error" if needed.get(name, False) else "warning"
         if not scan.formats:
             what = "is empty" if not rows else "has no row that mlx-lm can read"
             yield (

@@ -10,11 +10,11 @@ from typing import Any
 from mcp_server.datasets.rows import CHAT, COMPLETIONS
 
 Row = dict[str, Any]
-SEPARATOR = "\x1e"  # between the parts of a row: never part of a word
+SEPARATOR = "\x1e"  # between the parts of a row: ASCII's record separator, in no text and part of no word
 
 # What UTF-8 becomes when it is read as Latin-1 or Windows-1252 and saved again: "é" as "Ã©", "’" as "â€™".
 _MOJIBAKE = re.compile("Ã[\u0080-\u00bf‚ƒ„…†‡ˆ‰Š‹Œ‘’“”•–—˜™š›œ]|â€[\u0098-\u009d™œžš“”¦˜]|Â[\u00a0-\u00bf]")
-_CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0e-\x1d\x1f\x7f]")
 
 _SCRIPTS: tuple[tuple[str, int, int], ...] = (
     ("Greek", 0x370, 0x3FF),

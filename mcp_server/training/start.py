@@ -42,7 +42,13 @@ def start_training(options: TrainingOptions, *, if_busy: IfBusy = "queue") -> Tr
     backend = require_platform()
     options = _check_model(options)
     data = settings.resolve(options.data)
-    report = check_for_training(data, batch_size=options.batch_size, validate=options.val_batches != 0, test=False)
+    report = check_for_training(
+        data,
+        batch_size=options.batch_size,
+        validate=options.val_batches != 0,
+        test=False,
+        mask_prompt=options.mask_prompt,
+    )
     job_id = store.new_id("train")
     adapter = _adapter_folder(options, job_id)
     options = options.model_copy(update={"data": str(data), "adapter_path": str(adapter)})
