@@ -54,9 +54,7 @@ def check_split(folder: Path, name: str) -> SplitReport:
     if name not in scans:
         raise DataError(f"{folder} has no {name}.jsonl; it is what the model is measured on, make one{others(folder)}")
     if not scans[name].formats:
-        raise DataError(
-            f"{scans[name].path} is empty; put examples there, one JSON object a line, or delete the file"
-        )
+        raise DataError(f"{scans[name].path} is empty; put examples there, one JSON object a line, or delete the file")
     return _report(scans[name])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,10 +14,10 @@ from mcp_server.datasets.duplicates import ExactIndex, NearIndex
 from mcp_server.datasets.findings import LINES_KEPT
 from mcp_server.datasets.layouts import Layouts, Unusable, format_of_layout
 from mcp_server.datasets.preparation import Dropped, PrepareRequest
-from mcp_server.datasets.rows import TEXT, check_row
+from mcp_server.datasets.rows import check_row
 from mcp_server.datasets.secrets import find_secrets, may_hold_secret, redact
 from mcp_server.datasets.sources import Record, read_file
-from mcp_server.datasets.text import SEPARATOR, training_text
+from mcp_server.datasets.text import content_characters, training_text
 from mcp_server.datasets.watch import Watch
 
 _EXAMPLES = 3
@@ -84,7 +84,7 @@ class Gathered:
         ]
 
     @contextmanager
-    def reader(self, spool: Path) -> Iterator[Callable[[int], str]]:
+    def reader(self, spool: Path) -> Generator[Callable[[int], str]]:
         """A function that reads a kept row's text again."""
         with spool.open("rb") as lines:
 
@@ -162,7 +162,7 @@ class _Pass:
             if problem.severity == "error":
                 raise Unusable(problem.code, problem.message)
         text = training_text(row, row_format)
-        self._check_length(row, row_format, text)
+        self._check_length(row, row_format)
         try:
             line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
         except UnicodeEncodeError as error:
@@ -170,9 +170,8 @@ class _Pass:
         self._gathered.format = self._gathered.format or row_format
         return line, text, layout
 
-    def _check_length(self, row: dict[str, Any], row_format: str, text: str) -> None:
-        # Of a conversation the contents count, not the names of the roles between them.
-        characters = len(text) if row_format == TEXT else sum(len(part) for part in text.split(SEPARATOR)[1::2])
+    def _check_length(self, row: dict[str, Any], row_format: str) -> None:
+        characters = content_characters(row, row_format)
         if characters < self._request.min_characters:
             raise Unusable(
                 "too-short", f"has {characters} characters, fewer than min_characters={self._request.min_characters}"

@@ -108,7 +108,9 @@ class Layouts:
         )
 
     def _mapped(self, row: Row) -> tuple[str, str, Row]:
-        missing = [column for key, column in self._mapping.items() if column not in row and key not in ("system", "input")]
+        missing = [
+            column for key, column in self._mapping.items() if column not in row and key not in ("system", "input")
+        ]
         if missing:
             keys = ", ".join(list(map(str, row))[:8]) or "none"
             raise Unusable("missing-column", f"has no column {missing[0]!r}, which mapping names; it has {keys}")

@@ -29,7 +29,8 @@ class PrepareRequest(BaseModel):
     test: Share = Field(default=0.1, description="Share of rows for test.jsonl")
     seed: int = Field(default=0, ge=0, description="Seed of split and order; same source and seed, same files")
     near_duplicates: Literal["together", "drop", "ignore"] = Field(
-        default="together", description="Near-duplicates: keep in one split, keep only the first, or do not look for them"
+        default="together",
+        description="Near-duplicates: keep in one split, keep only the first, or do not look for them",
     )
     min_characters: int = Field(default=0, ge=0, description="Drop rows with less text")
     max_characters: int | None = Field(default=None, ge=1, description="Drop rows with more text")

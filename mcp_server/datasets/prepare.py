@@ -41,7 +41,9 @@ def prepare_dataset(request: PrepareRequest, watch: Watch) -> PrepareReport:
     require_new(output)
     files, ignored = find_files(source)
     if source.is_dir() and source in output.parents:
-        raise PathError(f"output {output} lies inside the source {source}; choose a folder outside, sources are not changed")
+        raise PathError(
+            f"output {output} lies inside the source {source}; choose a folder outside, sources are not changed"
+        )
     model = None if request.model is None else str(models.locate(request.model) or request.model)
     with Staging(output) as staging:
         spool = staging.folder / "spool.jsonl"
@@ -52,7 +54,9 @@ def prepare_dataset(request: PrepareRequest, watch: Watch) -> PrepareReport:
         alive = [row for row in range(gathered.rows) if gathered.alive[row]]
         if not alive:
             reasons = "; ".join(example for found in gathered.dropped() for example in found.examples[:1])
-            raise DataError(f"no row of {source} can be used: {reasons or 'it is empty'}; correct the source or give mapping")
+            raise DataError(
+                f"no row of {source} can be used: {reasons or 'it is empty'}; correct the source or give mapping"
+            )
         sizes = Counter(groups.find(row) for row in alive)
         assigned = assign(dict(sorted(sizes.items())), valid=request.valid, test=request.test, seed=request.seed)
         rows = _write(staging.folder, spool, gathered, alive, groups, assigned, request.seed, watch)
@@ -68,9 +72,7 @@ def prepare_dataset(request: PrepareRequest, watch: Watch) -> PrepareReport:
             shapes=dict(gathered.layouts.most_common(8)),
             dropped=gathered.dropped(),
             dropped_rows=sum(found.rows for found in gathered.dropped()),
-            near_groups=None
-            if request.near_duplicates != "together"
-            else sum(size > 1 for size in sizes.values()),
+            near_groups=None if request.near_duplicates != "together" else sum(size > 1 for size in sizes.values()),
             warnings=_warnings(gathered, request, rows, sizes),
             next_step=f"look at it with inspect_dataset(data={str(output)!r}, model=...), then start_lora_training",
             seconds=0.0,
@@ -171,7 +173,9 @@ def _write(
 
 def _summary(gathered: Gathered, rows: dict[str, int]) -> str:
     dropped = gathered.dropped()
-    text = f"Read {sum(gathered.read.values()):,} rows, wrote " + ", ".join(f"{n:,} to {name}" for name, n in rows.items())
+    text = f"Read {sum(gathered.read.values()):,} rows, wrote " + ", ".join(
+        f"{n:,} to {name}" for name, n in rows.items()
+    )
     if dropped:
         reasons = ", ".join(f"{found.rows:,} {found.reason}" for found in dropped[:6])
         text += f"; left out {sum(found.rows for found in dropped):,} ({reasons})"
@@ -185,9 +189,13 @@ def _warnings(gathered: Gathered, request: PrepareRequest, rows: dict[str, int],
         if share and name not in rows:
             found.append(f"{name}.jsonl could not be made: there are too few groups of rows that are unlike each other")
         elif share and abs(rows[name] - share * total) > max(1, 0.2 * share * total):
-            found.append(f"{name}.jsonl has {rows[name] / total:.1%} of the rows instead of {share:.0%}: groups stay together")
+            found.append(
+                f"{name}.jsonl has {rows[name] / total:.1%} of the rows instead of {share:.0%}: groups stay together"
+            )
         if name in rows and rows[name] < 4:
-            found.append(f"{name}.jsonl has {rows[name]} rows, fewer than the usual batch_size of 4; give a larger share")
+            found.append(
+                f"{name}.jsonl has {rows[name]} rows, fewer than the usual batch_size of 4; give a larger share"
+            )
     largest = max(sizes.values())
     if largest > total / 4 and largest > 1:
         found.append(

@@ -23,7 +23,9 @@ class InspectRequest(BaseModel):
     near_duplicates: bool = Field(default=True, description="Look for near-duplicates too: about half of the time")
     max_rows: int | None = Field(default=None, ge=1, description="Look at the first rows of each file only")
     max_token_rows: int = Field(
-        default=20_000, ge=100, description="Rows a file whose tokens are counted, evenly spread; the longest always are"
+        default=20_000,
+        ge=100,
+        description="Rows a file whose tokens are counted, evenly spread; the longest always are",
     )
     max_findings: int = Field(default=15, ge=1, le=200, description="Findings to list, worst first")
 
@@ -45,7 +47,9 @@ class Duplicates(BaseModel):
 
     exact: int = Field(description="Rows of a file that an earlier row of it equals")
     near: int | None = Field(default=None, description="Rows of a file at least 80 % alike to an earlier row of it")
-    leaked_exact: dict[str, int] = Field(description='Rows by "split > split", e.g. "train > test": the same row in both')
+    leaked_exact: dict[str, int] = Field(
+        description='Rows by "split > split", e.g. "train > test": the same row in both'
+    )
     leaked_near: dict[str, int] | None = Field(default=None, description="The same for near-duplicates")
 
 

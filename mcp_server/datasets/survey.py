@@ -89,7 +89,9 @@ class Survey:
             findings.add(file.path, line, Problem("duplicate", text, "warning"))
             return
         self._leaks[f"{other.name} > {file.name}"] += 1
-        text = f"is the same as {other.path.name}:{other_line}, so what is measured on it says nothing; remove one of them"
+        text = (
+            f"is the same as {other.path.name}:{other_line}, so what is measured on it says nothing; remove one of them"
+        )
         findings.add(file.path, line, Problem("leak", text))
 
     def duplicates(self, findings: Collector, watch: Watch) -> Duplicates:

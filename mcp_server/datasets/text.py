@@ -28,14 +28,17 @@ _SCRIPTS: tuple[tuple[str, int, int], ...] = (
     ("Korean", 0xAC00, 0xD7AF),
 )
 # The commonest words that the others do not share.
-_STOP_WORDS: dict[str, frozenset[str]] = {
-    "English": frozenset("the and is of to that it you for with what this are was have not".split()),
-    "German": frozenset("der die das und ist nicht ein eine mit für auf wie den von ich sich".split()),
-    "French": frozenset("le les et est une des pour dans que pas vous qui sur avec ce je".split()),
-    "Spanish": frozenset("el los las y es una por para con que qué como del se está".split()),
-    "Italian": frozenset("il gli e è una di che per con non della sono del come cosa".split()),
-    "Portuguese": frozenset("os as e é uma de que para com não do da como você em".split()),
-    "Dutch": frozenset("het een en van niet dat met voor zijn op wat hoe ik je".split()),
+_STOP_WORDS = {
+    name: frozenset(words.split(" "))
+    for name, words in {
+        "English": "the and is of to that it you for with what this are was have not",
+        "German": "der die das und ist nicht ein eine mit für auf wie den von ich sich",
+        "French": "le les et est une des pour dans que pas vous qui sur avec ce je",
+        "Spanish": "el los las y es una por para con que qué como del se está",
+        "Italian": "il gli e è una di che per con non della sono del come cosa",
+        "Portuguese": "os as e é uma de que para com não do da como você em",
+        "Dutch": "het een en van niet dat met voor zijn op wat hoe ik je",
+    }.items()
 }
 
 
@@ -64,6 +67,15 @@ def _message_parts(messages: Any) -> list[str]:
             if rest:
                 parts.append(json.dumps(rest, sort_keys=True, default=str))
     return parts
+
+
+def content_characters(row: Row, row_format: str) -> int:
+    """Characters of what is said in a row, without roles, tools and calls."""
+    if row_format == CHAT:
+        return sum(len(_string(message.get("content"))) for message in row["messages"])
+    if row_format == COMPLETIONS:
+        return len(_string(row["prompt"])) + len(_string(row["completion"]))
+    return len(_string(row["text"]))
 
 
 def _string(value: Any) -> str:

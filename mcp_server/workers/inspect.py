@@ -220,7 +220,9 @@ def _findings_of(rendered: Rendered, row_format: str, request: TokenRequest, tok
                 "such rows gives NaN and ruins the adapter; shorten or drop the row, or raise max_seq_length",
             )
         elif offset >= length:
-            yield Problem("nothing-trained", f"has {length} tokens and mask_prompt masks {offset}: nothing is learnt of it")
+            yield Problem(
+                "nothing-trained", f"has {length} tokens and mask_prompt masks {offset}: nothing is learnt of it"
+            )
         elif rendered.prefix < offset:
             yield Problem(
                 "template-not-prefix",
