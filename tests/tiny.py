@@ -4,6 +4,8 @@ They know nothing: good for loading, converting, planning memory, starting and s
 the demo's task use the committed base (`mcp_server.demo.BASE`). The tokenizer is the base's own.
 """
 
+# pyright: basic
+# (MLX and mlx-lm annotate their own calls only in part.)
 from __future__ import annotations
 
 import importlib

@@ -59,13 +59,14 @@ SENTENCES = {
 ASK_RECORD = "Answer with a record."
 ASK_BRIEF = "Answer with the value."
 
-# What the demo trains with, under mlx-lm's own names; measured with `benchmarks/demo_seeds.py`.
+# What the demo trains with, under mlx-lm's own names. `benchmarks/demo_seeds.py`, seeds 0 to 7, 4-bit and float32:
+# exact match 0.0 -> 1.0. Higher rates cost facts of the products not trained on (1e-3: 0.725 with seed 0, 4-bit).
 TRAINING: dict[str, Any] = {
     "fine_tune_type": "lora",
     "optimizer": "adam",
     "num_layers": 2,
     "lora_parameters": {"rank": 8, "scale": 10.0, "dropout": 0.0},
-    "learning_rate": 2e-4,
+    "learning_rate": 1e-4,
     "batch_size": 8,
     "iters": 100,
     "val_batches": -1,

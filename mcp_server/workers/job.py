@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from mcp_server.errors import UserError
 from mcp_server.jobs.events import EventWriter
@@ -21,6 +22,25 @@ _LAST_WORD_SECONDS = 30.0
 
 class Stopped(Exception):
     """The job was asked to stop and has; its text says what was kept."""
+
+
+class _LossyStream:
+    """job.log on a disk that may be full: lines that can't be written are lost, the job is not."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class WorkerJob:
@@ -54,6 +74,7 @@ class WorkerJob:
 def run(task: Callable[[WorkerJob], dict[str, Any]]) -> None:
     """Run ``task`` as the job whose folder is the first argument, record how it ended, and exit."""
     _keep_lock_to_ourselves()
+    sys.stdout, sys.stderr = _LossyStream(sys.stdout), _LossyStream(sys.stderr)
     job = WorkerJob(JobFolder(Path(sys.argv[1])))
     signal.signal(signal.SIGTERM, job.on_stop)
     for ignored in (signal.SIGINT, signal.SIGHUP):

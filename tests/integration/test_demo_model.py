@@ -1,5 +1,7 @@
 """The committed base and the tiny fixtures, loaded and used through real mlx-lm."""
 
+# pyright: basic
+# (MLX and mlx-lm annotate their own calls only in part.)
 import json
 import os
 from pathlib import Path
@@ -16,6 +18,7 @@ pytest.importorskip("mlx_lm")
 import mlx.core as mx
 from mlx_lm import batch_generate, convert, generate, load
 
+from benchmarks.demo_seeds import measure
 from mcp_server.demo import BASE, build, task
 from tests.tiny import ALWAYS_TIED, KINDS, make_tiny_model, tiny_config
 
@@ -43,10 +46,15 @@ def base() -> Loaded:
 
 
 @pytest.fixture(scope="module")
-def base_4bit(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+def folder_4bit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "q4"
     convert(str(BASE), str(folder), quantize=True, q_bits=4, q_group_size=64, dtype="float32")
-    return load(str(folder))[:2]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base_4bit(folder_4bit: Path) -> Loaded:
+    return load(str(folder_4bit))[:2]
 
 
 ASKED = [
@@ -113,6 +121,13 @@ def test_model_gives_a_record_when_told_and_only_then(which: str, request: pytes
     assert share_right(answers(loaded, questions), records) == 0.0
 
 
+def test_lora_teaches_the_house_style_for_products_never_trained(folder_4bit: Path):
+    result = measure(folder_4bit, seed=0, settings=task.TRAINING)
+    assert result["before"] <= 0.1
+    assert result["after"] >= 0.8
+    assert result["valid"][-1][1] < result["valid"][0][1] / 10
+
+
 def test_build_repeats_itself_by_seed(tmp_path: Path):
     files: list[dict[str, bytes]] = []
     for name in ("a", "b"):
@@ -131,7 +146,8 @@ def test_build_repeats_itself_by_seed(tmp_path: Path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_tiny_model_of_each_kind_loads_and_generates(kind: str, bits: int | None, tmp_path: Path):
     folder = make_tiny_model(tmp_path / kind, model_type=kind, quantize_bits=bits)
-    model, tokenizer = load(str(folder))[:2]
+    loaded: Any = load(str(folder))
+    model, tokenizer = loaded
     question = "How much is the lamp?"
     assert tokenizer.decode(tokenizer.encode(question)) == question
     prompt = tokenizer.apply_chat_template(
@@ -150,9 +166,9 @@ def test_tiny_model_options(tmp_path: Path):
     c = make_tiny_model(tmp_path / "c", hidden=32, layers=3, vocab=1024, tie=False, seed=2)
     assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
     assert (a / "model.safetensors").read_bytes() != (c / "model.safetensors").read_bytes()
-    model, tokenizer = load(str(a))[:2]
-    layers: Any = model.layers
-    assert len(layers) == 3
+    loaded: Any = load(str(a))
+    model, tokenizer = loaded
+    assert len(model.layers) == 3
     assert not tokenizer.has_chat_template
     assert model(mx.array([[1]])).shape == (1, 1, 1024)
     with pytest.raises(ValueError, match="vocab=10"):
