@@ -120,7 +120,7 @@ def _count_tokens(
     for file in files:
         if file.every > 1:
             text = (
-                f"tokens were counted of {-(-file.lines // file.every):,} of {file.lines:,} lines and of the "
+                f"tokens were counted of one in {file.every:,} of {file.lines:,} lines and of the "
                 f"{len(file.also):,} longest; a larger max_token_rows counts more"
             )
             findings.add(file.path, None, Problem("sampled", text), "info")

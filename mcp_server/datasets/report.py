@@ -25,7 +25,7 @@ class InspectRequest(BaseModel):
     max_token_rows: int = Field(
         default=20_000,
         ge=100,
-        description="Rows a file whose tokens are counted, evenly spread; the longest always are",
+        description="About how many rows of a file have their tokens counted; the longest always have",
     )
     max_findings: int = Field(default=15, ge=1, le=200, description="Findings to list, worst first")
 

@@ -38,7 +38,7 @@ OnRow = Callable[[int, int, dict[str, Any], str, str], None]
 def scan_file(
     path: Path, findings: Collector, on_row: OnRow | None = None, watch: Watch | None = None, limit: int | None = None
 ) -> FileScan:
-    """Check every line of ``path``, or its first ``limit`` lines. Raises DataError when it can't be read, Cancelled by ``watch``."""
+    """Check every line of ``path``, or its first ``limit`` lines. Raises DataError when unreadable, Cancelled by ``watch``."""
     scan = FileScan(path)
     size = path.stat().st_size if path.is_file() else None
     try:

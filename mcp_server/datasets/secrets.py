@@ -58,7 +58,10 @@ def redact(text: str) -> str:
 
 def may_hold_secret(text: str) -> bool:
     """Whether the expressions are worth running."""
-    return any(marker in text for marker in _MARKERS)
+    for marker in _MARKERS:  # noqa: SIM110  any() with a generator takes twice as long, and this runs for every row
+        if marker in text:
+            return True
+    return False
 
 
 def _spans(text: str) -> Iterator[tuple[str, int, int]]:

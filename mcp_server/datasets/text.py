@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from typing import Any
 
-from mcp_server.datasets.rows import CHAT, COMPLETIONS
+from mcp_server.datasets.rows import CHAT, COMPLETIONS, ROLES
 
 Row = dict[str, Any]
 SEPARATOR = "\x1e"  # between the parts of a row: ASCII's record separator, in no text and part of no word
@@ -91,11 +91,13 @@ def _string(value: Any) -> str:
 
 
 def roles_of(row: Row, row_format: str) -> list[str]:
-    """The roles of a row's messages in order; a completion counts as user and assistant, text as none."""
+    """The roles of a row's messages in order, "unknown" for any that is none of ours (it may be anything, a secret too);
+    a completion counts as user and assistant, text as none."""
     if row_format == COMPLETIONS:
         return ["user", "assistant"]
     if row_format == CHAT and isinstance(row["messages"], list):
-        return [str(message.get("role")) for message in row["messages"] if isinstance(message, dict)]
+        found = (message.get("role") for message in row["messages"] if isinstance(message, dict))
+        return [role if role in ROLES else "unknown" for role in found]
     return []
 
 

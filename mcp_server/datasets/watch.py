@@ -27,9 +27,9 @@ class Watch:
 
     def tick(self, done: float, total: float | None, what: str) -> None:
         """Say how far ``what`` is, about twice a second. Raises Cancelled after ``cancel``."""
-        if self._cancelled:
-            raise Cancelled(what)
         now = time.monotonic()
-        if self._report is not None and now - self._told >= _REPORT_SECONDS:
+        if self._report is not None and not self._cancelled and now - self._told >= _REPORT_SECONDS:
             self._told = now
             self._report(done, total, what)
+        if self._cancelled:
+            raise Cancelled(what)

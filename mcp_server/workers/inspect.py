@@ -132,7 +132,7 @@ class _FileMeasure:
         first: str | None = None
         with Path(self._file.path).open("rb") as handle:
             for number, _, raw in read_lines(handle):
-                if (number - 1) % self._file.every and number not in also:
+                if not self._file.takes(number) and number not in also:
                     continue
                 text, problem = decode_line(raw)
                 row, _ = parse_line(text.removeprefix("\ufeff")) if problem is None else (None, None)
@@ -154,7 +154,7 @@ class _FileMeasure:
             measured.append((number, length))
             for problem in _findings_of(rendered, row_format, self._request, self._tokenizer):
                 self._findings.add(self._file.path, number, problem)
-            if (number - 1) % self._file.every:
+            if not self._file.takes(number):
                 continue  # one of the longest rows, looked at for the findings alone
             self.lengths.append(length)
             self._keys.append(min(len(row), 65535))
@@ -182,7 +182,7 @@ class _FileMeasure:
         )
 
     def statistics(self) -> SplitTokens:
-        """Figures of the evenly spread rows."""
+        """Figures of the sampled rows."""
         window, batch = self._request.max_seq_length, self._request.batch_size
         ordered = lengths.sorted_array(self.lengths)
         tokens = sum(ordered)
