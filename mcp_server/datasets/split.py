@@ -28,12 +28,16 @@ def assign(sizes: Mapping[int, int], *, valid: float, test: float, seed: int) ->
 
 
 def _fill_empty(assigned: dict[int, str], order: list[int], sizes: Mapping[int, int], wanted: list[str]) -> None:
-    """Give each wanted split that is empty the smallest group of train, and train one if it has none."""
+    """Give train, and then each wanted split, the smallest group of a split that has several, if it has none itself.
+
+    A single group goes to train.
+    """
     for name in ["train", *reversed(wanted)]:
         if name in assigned.values():
             continue
-        donor = "train" if name != "train" else ("test" if "test" in assigned.values() else "valid")
-        groups = [group for group in order if assigned[group] == donor]
-        enough = len(groups) > 1 or name == "train"
-        if enough and groups:
+        fewest = 1 if name == "train" else 2
+        held = [[group for group in order if assigned[group] == donor] for donor in ("train", "valid", "test")]
+        groups = next((groups for groups in held if len(groups) >= max(fewest, 2)), None)
+        groups = groups or next((groups for groups in held if len(groups) >= fewest), None)
+        if groups:
             assigned[min(groups, key=lambda group: sizes[group])] = name

@@ -50,7 +50,8 @@ MISTRAL = (
 GEMMA = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     "{% for m in messages %}{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' "
-    "+ m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+    "+ m['content'] | trim + '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
 # As reasoning models do: the prompt ends in an open thought, the stored answer has none.
 THINKING = (
@@ -94,6 +95,10 @@ def found(report: InspectReport, code: str) -> Finding:
     codes = {finding.code: finding for finding in report.findings}
     assert code in codes, sorted(codes)
     return codes[code]
+
+
+def total(array: Any) -> int:
+    return int(array.sum().item())
 
 
 def rows_of_many_lengths(count: int) -> list[dict[str, Any]]:
@@ -156,7 +161,7 @@ def test_lengths_padding_and_trained_tokens_are_those_of_stock_batches(tmp_path:
     report = inspect(
         write(tmp_path / "data", rows), max_seq_length=window, batch_size=batch_size, mask_prompt=mask_prompt
     )
-    tokenizer = load_tokenizer(str(BASE))
+    tokenizer: Any = load_tokenizer(str(BASE))
     data: Any = {
         "chat": lambda: ChatDataset(rows, tokenizer, mask_prompt=mask_prompt),
         "completions": lambda: CompletionsDataset(rows, tokenizer, "prompt", "completion", mask_prompt),
@@ -172,11 +177,11 @@ def test_lengths_padding_and_trained_tokens_are_those_of_stock_batches(tmp_path:
     for batch, bounds in iterate_batches(CacheDataset(data), batch_size, window):
         places += batch.size
         offset, length = bounds[:, 0:1], bounds[:, 1:]
-        kept += int(length.sum().item())
+        kept += total(length)
         steps = mx.arange(1, batch.shape[1])  # mlx-lm's default_loss
         mask = mx.logical_and(steps >= offset, steps <= length)
         # Its mask lets in one padding token after each row that is not cut.
-        counted += int(mask.sum().item()) - int((length < batch.shape[1]).sum().item())
+        counted += total(mask) - total(length < batch.shape[1])
     assert split.padding_stock == pytest.approx(1 - kept / places, abs=1e-4)
     assert split.tokens_trained == pytest.approx(counted / kept, abs=1e-4)
     assert split.padding_bucketed < split.padding_stock
@@ -186,11 +191,11 @@ def test_stock_trains_on_one_padding_token_and_the_example_says_so(tmp_path: Pat
     example = tokens_of(inspect(write(tmp_path / "data", [ROW] * 4))).example
     assert example is not None and example.then is not None
     assert "padding token" in example.then
-    tokenizer = load_tokenizer(str(BASE))
+    tokenizer: Any = load_tokenizer(str(BASE))
     batch, bounds = next(iterate_batches(CacheDataset(ChatDataset([ROW], tokenizer)), 1, 2048))
     steps = mx.arange(1, batch.shape[1])
     mask = mx.logical_and(steps >= bounds[:, 0:1], steps <= bounds[:, 1:])
-    assert int(mask.sum().item()) == example.trained_tokens + 1
+    assert total(mask) == example.trained_tokens + 1
 
 
 def test_a_prompt_that_fills_the_window_is_an_error_with_its_line(tmp_path: Path):
@@ -323,7 +328,7 @@ def test_prepare_drops_rows_by_the_models_own_count(tmp_path: Path):
         source=str(tmp_path / "s"), output=str(tmp_path / "out"), model=str(BASE), max_tokens=64, valid=0, test=0
     )
     report = prepare_dataset(request, Watch())
-    tokenizer = load_tokenizer(str(BASE))
+    tokenizer: Any = load_tokenizer(str(BASE))
     dataset = ChatDataset(rows, tokenizer)
     short = [row for row in rows if len(dataset.process(row)[0]) <= 64]
     assert 0 < len(short) < 40
@@ -357,7 +362,7 @@ async def test_the_tools_work_together_over_mcp_with_progress(client: Client, pr
     assert prepared.structured_content["rows"] == {"train": 80, "valid": 10, "test": 10}
     told: list[str | None] = []
 
-    async def on_progress(done: float, total: float | None, message: str | None) -> None:
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
         told.append(message)
 
     inspected = await client.call_tool(

@@ -46,9 +46,9 @@ def variants(seed: int, originals: int, words: tuple[int, int]) -> list[str]:
 
 def test_every_pair_that_is_alike_is_found_and_no_other():
     for seed, words in enumerate([(6, 20), (20, 60), (60, 150)]):
-        texts = variants(seed, 300, words)
+        texts = variants(seed, 100, words)
         expected = alike(texts)
-        assert len(expected) > 10
+        assert len(expected) > 3
         assert pairs_of(texts) == expected
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from mcp_server.datasets.duplicates import SIMILAR, shingles, similarity
 from mcp_server.datasets.preparation import PrepareReport, PrepareRequest
@@ -25,7 +26,7 @@ from mcp_server.datasets.split import assign
 from mcp_server.datasets.staging import Staging
 from mcp_server.datasets.text import training_text
 from mcp_server.datasets.watch import Cancelled, Watch
-from mcp_server.errors import ArgumentError, DataError, PathError, explain
+from mcp_server.errors import DataError, PathError, explain
 from tests.unit.datasets.conftest import Inspect, chat, good_rows
 from tests.unit.datasets.test_duplicates import alike, variants
 
@@ -494,7 +495,7 @@ def test_a_folder_without_a_lock_is_removed_once_it_is_old(tmp_path: Path, prepa
     write(tmp_path / "s.jsonl", jsonl(good_rows(5)))
     for name, age in ((".young.1.preparing", 0), (".old.1.preparing", 3600)):
         (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, (time.time() - age,) * 2)
+        os.utime(tmp_path / name, (time.time() - age, time.time() - age))
     prepare("s.jsonl")
     assert {path.name for path in tmp_path.glob(".*")} == {".young.1.preparing"}
 
@@ -536,12 +537,9 @@ def test_too_few_groups_for_the_splits_are_said(tmp_path: Path, prepare: Prepare
     ],
 )
 def test_arguments_that_do_not_fit_together_are_refused(options: dict[str, Any], message: str):
-    from pydantic import ValidationError
-
     with pytest.raises(ValidationError) as caught:
         PrepareRequest(source="a", output="b", **options)
-    assert message in str(explain(caught.value, PrepareRequest.model_fields))
-    assert isinstance(explain(caught.value, []), ArgumentError)
+    assert message in str(explain(caught.value, PrepareRequest))
 
 
 def test_every_row_written_is_one_that_mlx_lm_reads(tmp_path: Path, prepare: Prepare):
