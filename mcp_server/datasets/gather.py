@@ -17,7 +17,7 @@ from mcp_server.datasets.preparation import Dropped, PrepareRequest
 from mcp_server.datasets.rows import check_row
 from mcp_server.datasets.secrets import find_secrets, may_hold_secret, redact
 from mcp_server.datasets.sources import Record, read_file
-from mcp_server.datasets.text import content_characters, training_text
+from mcp_server.datasets.text import content_characters, said_text, training_text
 from mcp_server.datasets.watch import Watch
 
 _EXAMPLES = 3
@@ -48,13 +48,13 @@ class Gathered:
         self._files.append(path)
         self.read[path] = 0
 
-    def keep(self, line: int, offset: int, text: str) -> None:
+    def keep(self, line: int, offset: int, said: str) -> None:
         self.offsets.append(offset)
         self.alive.append(1)
         self._file_of.append(len(self._files) - 1)
         self._lines.append(line)
         if self.near is not None:
-            self.near.add(self.rows - 1, text)
+            self.near.add(self.rows - 1, said)
 
     def file_of(self, row: int) -> int:
         """The number of the source file of a kept row."""
@@ -91,7 +91,7 @@ class Gathered:
             def text_of(row: int) -> str:
                 lines.seek(self.offsets[row])
                 found: dict[str, Any] = json.loads(lines.readline())
-                return training_text(found, format_of_layout(found))
+                return said_text(found, format_of_layout(found))
 
             yield text_of
 
@@ -131,25 +131,29 @@ class _Pass:
     def take(self, record: Record, out: BinaryIO) -> None:
         where = f"{record.path.name}:{record.line}"
         try:
-            line, text, layout = self._usable(record)
+            layout, row = self._usable(record)
+            row_format = format_of_layout(row)
+            line = _line(row)
         except Unusable as problem:
             self._gathered.drop(where, problem.code, str(problem))
             return
-        row = self._gathered.rows
-        first = self._exact.first(row, text)
-        if first != row:
+        text = training_text(row, row_format)
+        number = self._gathered.rows
+        first = self._exact.first(number, text)
+        if first != number:
             self._gathered.drop(where, "duplicate", f"is the same as {self._gathered.origin(first)}")
             return
         out.write(line)
-        self._gathered.keep(record.line, self._offset, text)
+        self._gathered.keep(record.line, self._offset, said_text(row, row_format))
+        self._gathered.format = self._gathered.format or row_format
         self._gathered.layouts[layout] += 1
         self._offset += len(line)
         if may_hold_secret(text):
             for kind in find_secrets(text):
                 self._secrets.setdefault(kind, []).append(where)
 
-    def _usable(self, record: Record) -> tuple[bytes, str, str]:
-        """The row as a line, its text and its layout. Raises Unusable."""
+    def _usable(self, record: Record) -> tuple[str, dict[str, Any]]:
+        """The layout and the row for mlx-lm. Raises Unusable."""
         if record.row is None:
             assert record.problem is not None
             raise record.problem
@@ -161,14 +165,8 @@ class _Pass:
                 raise Unusable("mixed-formats", f"is {row_format}, but the first usable row is {self._gathered.format}")
             if problem.severity == "error":
                 raise Unusable(problem.code, problem.message)
-        text = training_text(row, row_format)
         self._check_length(row, row_format)
-        try:
-            line = (json.dumps(row, ensure_ascii=False) + "\n").encode()
-        except UnicodeEncodeError as error:
-            raise Unusable("encoding", "holds half of a surrogate pair") from error
-        self._gathered.format = self._gathered.format or row_format
-        return line, text, layout
+        return layout, row
 
     def _check_length(self, row: dict[str, Any], row_format: str) -> None:
         characters = content_characters(row, row_format)
@@ -186,3 +184,11 @@ class _Pass:
             f"{len(places):,} rows hold what looks like a {kind} ({', '.join(places[:LINES_KEPT])}); remove it before training"
             for kind, places in self._secrets.items()
         ]
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    """Raises Unusable for text that is not Unicode."""
+    try:
+        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError as error:
+        raise Unusable("encoding", "holds half of a surrogate pair") from error

@@ -16,7 +16,7 @@ from mcp_server.datasets.report import Duplicates, SplitSummary
 from mcp_server.datasets.rows import CHAT, Problem, format_of
 from mcp_server.datasets.scan import FileScan, OnRow
 from mcp_server.datasets.secrets import find_secrets, may_hold_secret
-from mcp_server.datasets.text import language_of, looks_garbled, roles_of, training_text
+from mcp_server.datasets.text import language_of, looks_garbled, roles_of, said_text, training_text
 from mcp_server.datasets.watch import Watch
 
 _LANGUAGE_FIRST, _LANGUAGE_EVERY = 512, 64  # rows whose language is guessed
@@ -77,7 +77,7 @@ class Survey:
             if first != number:
                 self._add_repeat(findings, file, line, first)
             elif self._near is not None:
-                self._near.add(number, text)
+                self._near.add(number, said_text(row, row_format))
 
         return on_row
 
@@ -192,7 +192,7 @@ class Survey:
             handle = self._handles[file.name] = file.path.open("rb")
         handle.seek(file.offsets[row - file.first_row])
         found: dict[str, Any] = json.loads(handle.readline().decode("utf-8-sig"))
-        return training_text(found, format_of(found) or "text")
+        return said_text(found, format_of(found) or "text")
 
 
 def _median(counts: Counter[int]) -> int:

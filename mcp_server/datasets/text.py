@@ -55,6 +55,20 @@ def training_text(row: Row, row_format: str) -> str:
     return SEPARATOR.join(parts)
 
 
+def said_text(row: Row, row_format: str) -> str:
+    """What rows are compared by: the contents without system messages, tools and roles, which many rows share."""
+    if row_format == COMPLETIONS:
+        return f"{_string(row['prompt'])}\n{_string(row['completion'])}"
+    if row_format != CHAT or not isinstance(row["messages"], list):
+        return training_text(row, row_format)
+    said = [
+        _string(message.get("content"))
+        for message in row["messages"]
+        if isinstance(message, dict) and message.get("role") not in ("system", "developer")
+    ]
+    return "\n".join(said) if any(said) else training_text(row, row_format)
+
+
 def _message_parts(messages: Any) -> list[str]:
     parts: list[str] = []
     for message in messages if isinstance(messages, list) else []:

@@ -70,8 +70,9 @@ def test_text_without_spaces_is_compared_by_characters():
 
 
 def test_a_large_bucket_is_one_group_at_a_linear_cost():
+    # Unlike for the thousand rows that tell the frame, then all alike.
     base = " ".join(f"word{n}" for n in range(60))
-    texts = [f"{base} ending {n}" for n in range(3000)]
+    texts = [f"{n} apples {n * 7} pears {n * 11}" for n in range(1000)] + [f"{base} ending {n}" for n in range(3000)]
     index = NearIndex()
     for number, text in enumerate(texts):
         index.add(number, text)
@@ -85,8 +86,36 @@ def test_a_large_bucket_is_one_group_at_a_linear_cost():
 
     for one, other, _ in index.pairs(texts.__getitem__, wanted, no_progress):
         groups.join(one, other)
-    assert {groups.find(row) for row in range(len(texts))} == {0}
+    assert {groups.find(row) for row in range(1000, len(texts))} == {1000}
     assert compared < 12 * 6 * len(texts)
+
+
+def test_a_frame_that_many_rows_share_does_not_make_them_alike():
+    frame = " ".join(f"instruction{n}" for n in range(500))
+    contents = variants(9, 100, (20, 40))
+    texts = [f"{frame} {content} END OF THE SENTENCE" for content in contents]
+    assert len(alike(texts)) == 200 * 199 / 2
+    # The words at the frame's edges, which both of a pair have, make them a little more alike.
+    found = pairs_of(texts)
+    assert alike(contents) <= found
+    assert all(similarity(shingles(contents[a]), shingles(contents[b])) > SIMILAR - 0.1 for a, b in found)
+
+
+def test_many_rows_that_are_half_alike_stay_cheap():
+    halves = [" ".join(f"half{h}w{n}" for n in range(45)) for h in range(5)]
+    texts = [f"{halves[n % 5]} " + " ".join(f"row{n}w{m}" for m in range(20)) for n in range(3000)]
+    index = NearIndex()
+    for number, text in enumerate(texts):
+        index.add(number, text)
+    read = 0
+
+    def text_of(row: int) -> str:
+        nonlocal read
+        read += 1
+        return texts[row]
+
+    assert not [found for _, _, found in index.pairs(text_of, lambda one, other: True, no_progress) if found < SIMILAR]
+    assert read <= 2 * (10_000 + 8 * len(texts))
 
 
 def test_the_first_row_with_a_text_is_remembered():

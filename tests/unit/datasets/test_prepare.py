@@ -517,6 +517,14 @@ def test_secrets_are_warned_of_by_kind_and_place(tmp_path: Path, prepare: Prepar
     assert secret not in report.model_dump_json()
 
 
+def test_a_system_prompt_in_every_row_does_not_bind_them_together(tmp_path: Path, prepare: Prepare):
+    system = {"role": "system", "content": "You are the help desk of a shop and answer kindly, briefly and truly. " * 5}
+    write(tmp_path / "s.jsonl", jsonl([{"messages": [system, *row["messages"]]} for row in good_rows(40)]))
+    report = prepare("s.jsonl")
+    assert report.near_groups == 0
+    assert report.rows == {"train": 32, "valid": 4, "test": 4}
+
+
 def test_too_few_groups_for_the_splits_are_said(tmp_path: Path, prepare: Prepare):
     text = " ".join(f"word{n}" for n in range(50))
     write(tmp_path / "s.jsonl", jsonl([{"text": f"{text} {n}"} for n in range(20)]))
