@@ -95,10 +95,14 @@ def test_a_frame_that_many_rows_share_does_not_make_them_alike():
     contents = variants(9, 100, (20, 40))
     texts = [f"{frame} {content} END OF THE SENTENCE" for content in contents]
     assert len(alike(texts)) == 200 * 199 / 2
-    # The words at the frame's edges, which both of a pair have, make them a little more alike.
+    # Runs that straddle the frame's edges count too: equal edges make a pair a little more alike, others less.
+    hashes = [shingles(content) for content in contents]
+    words = [content.split() for content in contents]
     found = pairs_of(texts)
-    assert alike(contents) <= found
-    assert all(similarity(shingles(contents[a]), shingles(contents[b])) > SIMILAR - 0.1 for a, b in found)
+    same_edges = {(a, b) for a, b in alike(contents) if words[a][:2] + words[a][-2:] == words[b][:2] + words[b][-2:]}
+    assert len(same_edges) > 10
+    assert found >= same_edges
+    assert all(similarity(hashes[a], hashes[b]) > SIMILAR - 0.08 for a, b in found)
 
 
 def test_many_rows_that_are_half_alike_stay_cheap():
