@@ -18,7 +18,6 @@ from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from hashlib import blake2b
 from itertools import compress, islice, repeat
 from operator import eq, rshift
@@ -30,6 +29,7 @@ _EDGES = tuple(range(0, 2**32, 2**32 // _HASHES))[:_HASHES]
 _WHOLE_BUCKET = 16
 _FRAME_SAMPLE, _FRAME_LEAST, _FRAME_SHARE = 1000, 50, 1 / 3  # rows looked at, rows needed, share that makes a frame
 _COMPARISONS = 8  # exact ones a row in all; where rows are alike by the thousand, signatures decide on the rest (±0.08)
+_HELD = 1_000_000  # hashes of whole rows held at a time, 40 MB: rows may be books
 _REMEMBERED = 1_000_000  # compared pairs; 60 MB at most
 _PREFILTER = 0.25  # of the signature's agreement; a row of ten words has few distinct marks, so the estimate is rough
 # Everything in ASCII that is not a letter or a digit separates words.
@@ -111,6 +111,7 @@ class NearIndex:
         self._bands = [array("Q") for _ in range(_BANDS)]
         self._agree = bytearray()  # the low byte of every hash, to estimate a similarity without reading the row again
         self._sample: list[tuple[int, list[int]]] | None = []  # the rows until the frame is known
+        self._sampled = 0
         self._frame: frozenset[int] = frozenset()
 
     def add(self, row: int, text: str) -> None:
@@ -120,7 +121,8 @@ class NearIndex:
             self._take(row, self._framed(hashes))
             return
         self._sample.append((row, hashes))
-        if len(self._sample) == _FRAME_SAMPLE:
+        self._sampled += len(hashes)
+        if len(self._sample) == _FRAME_SAMPLE or self._sampled > _HELD:
             self._learn_frame()
 
     def _learn_frame(self) -> None:
@@ -159,9 +161,20 @@ class NearIndex:
         if self._sample is not None:
             self._learn_frame()
 
-        @lru_cache(maxsize=2048)
+        cache: dict[int, list[int]] = {}
+        cached = 0
+
         def hashes_of(place: int) -> list[int]:
-            return self._framed(shingles(text_of(self._rows[place])))
+            nonlocal cached
+            hashes = cache.get(place)
+            if hashes is None:
+                hashes = self._framed(shingles(text_of(self._rows[place])))
+                if cached + len(hashes) > _HELD:
+                    cache.clear()
+                    cached = 0
+                cache[place] = hashes
+                cached += len(hashes)
+            return hashes
 
         unlike: set[int] = set()
         left = 10_000 + _COMPARISONS * len(self._rows)

@@ -126,7 +126,8 @@ class _Pass:
         self._layouts = Layouts(request.mapping, request.system, request.format)
         self._exact = ExactIndex()
         self._offset = 0
-        self._secrets: dict[str, list[str]] = {}
+        self._secrets: Counter[str] = Counter()
+        self._secret_places: dict[str, list[str]] = {}
 
     def take(self, record: Record, out: BinaryIO) -> None:
         where = f"{record.path.name}:{record.line}"
@@ -150,7 +151,9 @@ class _Pass:
         self._offset += len(line)
         if may_hold_secret(text):
             for kind in find_secrets(text):
-                self._secrets.setdefault(kind, []).append(where)
+                self._secrets[kind] += 1
+                places = self._secret_places.setdefault(kind, [])
+                places += [where] * (len(places) < LINES_KEPT)
 
     def _usable(self, record: Record) -> tuple[str, dict[str, Any]]:
         """The layout and the row for mlx-lm. Raises Unusable."""
@@ -181,14 +184,16 @@ class _Pass:
 
     def secret_warnings(self) -> list[str]:
         return [
-            f"{len(places):,} rows hold what looks like a {kind} ({', '.join(places[:LINES_KEPT])}); remove it before training"
-            for kind, places in self._secrets.items()
+            f"{count:,} rows hold what looks like a {kind} ({', '.join(self._secret_places[kind])}); remove it before training"
+            for kind, count in self._secrets.items()
         ]
 
 
 def _line(row: dict[str, Any]) -> bytes:
-    """Raises Unusable for text that is not Unicode."""
+    """Raises Unusable for what is not Unicode or not JSON."""
     try:
-        return (json.dumps(row, ensure_ascii=False) + "\n").encode()
+        return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode()
     except UnicodeEncodeError as error:
         raise Unusable("encoding", "holds half of a surrogate pair") from error
+    except ValueError as error:
+        raise Unusable("not-a-number", "holds NaN or an infinity, which are not JSON") from error

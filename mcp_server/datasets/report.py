@@ -27,7 +27,7 @@ class InspectRequest(BaseModel):
         ge=100,
         description="About how many rows of a file have their tokens counted; the longest always have",
     )
-    max_findings: int = Field(default=15, ge=1, le=200, description="Findings to list, worst first")
+    max_findings: int = Field(default=12, ge=1, le=200, description="Findings to list, worst first")
 
 
 class SplitSummary(BaseModel):

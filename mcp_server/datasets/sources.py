@@ -119,9 +119,14 @@ def _read_object(path: Path, file: io.TextIOBase) -> Iterator[Record]:
         yield from _read_jsonl(path)
         return
     file.seek(0)
+    text = file.read(_MAX_ITEM_CHARACTERS + 1)
+    if len(text) > _MAX_ITEM_CHARACTERS:
+        raise DataError(
+            f"{path} is one JSON object of over {_MAX_ITEM_CHARACTERS >> 20} MB; save its rows as JSON lines"
+        )
     try:
-        whole: dict[str, Any] = json.loads(file.read(_MAX_ITEM_CHARACTERS))
-    except ValueError as error:
+        whole: dict[str, Any] = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}; correct it") from error
     name = next((name for name in _CONTAINERS if _holds_rows(whole.get(name))), None)
     if name is None or (name == "conversations" and not _holds_rows_of_turns(whole[name])):
@@ -157,7 +162,7 @@ def _read_array(path: Path, file: io.TextIOBase) -> Iterator[Record]:
             item, end = decoder.raw_decode(buffer, at)
             # A number at the buffer's end may go on; an object can't.
             whole = end < len(buffer) or isinstance(item, dict)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             item, end, whole = None, at, False
             reason = str(error)
         else:

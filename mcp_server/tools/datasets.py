@@ -61,6 +61,6 @@ async def _in_thread(service: Callable[[Watch], Result], context: Context[Any, A
 
 
 TOOLS = [
-    make_tool(inspect_dataset, title="Inspect data set", read_only=True, idempotent=True),
-    make_tool(prepare_dataset, title="Prepare data set", read_only=False),
+    make_tool(inspect_dataset, title="Inspect data set", read_only=True, idempotent=True, open_world=True),
+    make_tool(prepare_dataset, title="Prepare data set", read_only=False, open_world=True),
 ]
