@@ -8,7 +8,7 @@ in 200,000 at a similarity of just 0.8 is missed, above that fewer; of 57,907 ma
 Runs that a third of the rows share are a frame (an instruction's wording, a form) and do not count: rows that differ in what
 stands in the frame are different examples. The first thousand rows tell what the frame is.
 
-Built for a million rows in Python alone: one CRC-32 a word run, and all loops over words run in C. A row costs 121 bytes.
+Built for a million rows in Python alone: one CRC-32 a word run, and all loops over words run in C. A row costs 100 bytes.
 """
 
 from __future__ import annotations
@@ -107,9 +107,7 @@ class NearIndex:
 
     def __init__(self) -> None:
         self._rows = array("I")
-        # One number a row and band: the band's 32-bit hash above the place of the row, so that sorting brings equals together.
-        self._bands = [array("Q") for _ in range(_BANDS)]
-        self._agree = bytearray()  # the low byte of every hash, to estimate a similarity without reading the row again
+        self._marks = array("I")  # the signatures, 24 numbers a row
         self._sample: list[tuple[int, list[int]]] | None = []  # the rows until the frame is known
         self._sampled = 0
         self._frame: frozenset[int] = frozenset()
@@ -140,14 +138,19 @@ class NearIndex:
         return [value for value in hashes if value not in self._frame] or hashes
 
     def _take(self, row: int, hashes: list[int]) -> None:
-        marks = signature(hashes)
-        place = len(self._rows)
         self._rows.append(row)
-        self._agree.extend([mark & 255 for mark in marks])
-        pairs = iter(marks)
-        for band, one, other in zip(self._bands, pairs, pairs, strict=True):
-            # Multiplied so that (a, b) and (b, a), or (a, a) and (b, b), do not meet.
-            band.append((((one * 0x9E3779B1) ^ other) & 0xFFFFFFFF) << 32 | place)
+        self._marks.extend(signature(hashes))
+
+    def _band(self, number: int) -> list[int]:
+        """One number a row: the band's 32-bit hash above the row's place, sorted, so that equal hashes meet."""
+        ones, others = self._marks[2 * number :: _HASHES], self._marks[2 * number + 1 :: _HASHES]
+        # Multiplied so that (a, b) and (b, a), or (a, a) and (b, b), do not meet.
+        hashes = [
+            ((one * 0x9E3779B1 ^ other) & 0xFFFFFFFF) << 32 | place
+            for place, (one, other) in enumerate(zip(ones, others, strict=True))
+        ]
+        hashes.sort()
+        return hashes
 
     def pairs(
         self, text_of: Callable[[int], str], wanted: Callable[[int, int], bool], on_band: Callable[[int, int], None]
@@ -178,9 +181,9 @@ class NearIndex:
 
         unlike: set[int] = set()
         left = 10_000 + _COMPARISONS * len(self._rows)
-        for number, band in enumerate(self._bands):
+        for number in range(_BANDS):
             on_band(number, _BANDS)
-            for one, other in _neighbours(band):
+            for one, other in _neighbours(self._band(number)):
                 first, second = self._rows[one], self._rows[other]
                 if not wanted(first, second):
                     continue
@@ -197,18 +200,17 @@ class NearIndex:
                     unlike.add(pair)
 
     def _estimate(self, one: int, other: int) -> float:
-        marks = self._agree
+        marks = self._marks
         first, second = one * _HASHES, other * _HASHES
         return sum(map(eq, marks[first : first + _HASHES], marks[second : second + _HASHES])) / _HASHES
 
 
-def _neighbours(band: array[int]) -> Iterator[tuple[int, int]]:
+def _neighbours(ordered: list[int]) -> Iterator[tuple[int, int]]:
     """Pairs of places whose band hash is equal, the lower first.
 
     In a bucket of up to 16 all pairs; in a larger one (rows that share a long stretch, so the other bands see them too)
     each with the four before it and with the first, so that the work stays linear.
     """
-    ordered = sorted(band)
     keys = list(map(rshift, ordered, repeat(32)))
     start = end = -1
     for at in compress(range(1, len(keys)), map(eq, keys, islice(keys, 1, None))):
