@@ -29,14 +29,20 @@ class DataReport(BaseModel):
 
 
 def check_for_training(
-    folder: Path, *, batch_size: int, validate: bool, test: bool, mask_prompt: bool = False
+    folder: Path,
+    *,
+    batch_size: int,
+    validate: bool,
+    test: bool,
+    mask_prompt: bool = False,
+    names: dict[str, str] | None = None,
 ) -> DataReport:
-    """Check every line of the splits a training needs.
+    """Check every line of the splits a training needs. ``names``: the data's own field name → mlx-lm's.
 
     Raises DataError naming the file, the first bad lines and the remedy; nothing is changed.
     """
     findings = Collector()
-    scans = _scan_folder(folder, findings)
+    scans = _scan_folder(folder, findings, names=names)
     for path, severity, problem in check_splits(
         scans, folder, batch_size=batch_size, validate=validate, test=test, mask_prompt=mask_prompt
     ):
@@ -66,14 +72,16 @@ def require_folder(folder: Path) -> None:
         raise DataError(f"data {folder} is a file; give the folder that holds train.jsonl and valid.jsonl")
 
 
-def _scan_folder(folder: Path, findings: Collector, only: str | None = None) -> dict[str, FileScan]:
+def _scan_folder(
+    folder: Path, findings: Collector, only: str | None = None, names: dict[str, str] | None = None
+) -> dict[str, FileScan]:
     """Raises DataError at the first file with errors, naming the first of them."""
     require_folder(folder)
     scans: dict[str, FileScan] = {}
     for name in SPLITS:
         file = folder / f"{name}.jsonl"
         if (only is None or name == only) and file.exists():
-            scans[name] = scan_file(file, findings)
+            scans[name] = scan_file(file, findings, names=names)
             if findings.error_count:
                 shown = findings.first_errors
                 more = f" (showing {LINES_KEPT} of {findings.error_count} problems)"

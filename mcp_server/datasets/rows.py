@@ -38,15 +38,19 @@ def _refuse_constant(name: str) -> float:
 _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
-def check_line(text: str, expect: str | None = None) -> tuple[str | None, list[Problem]]:
+def check_line(
+    text: str, expect: str | None = None, names: dict[str, str] | None = None
+) -> tuple[str | None, list[Problem]]:
     """Check one line. ``expect`` is the format of the file's first row, which mlx-lm assumes for all others.
+
+    ``names`` maps the data's own field names to mlx-lm's (its ``prompt_feature`` and the like).
 
     Returns the format found (None when there is none) and the problems, worst first.
     """
     row, problem = parse_line(text)
     if row is None:
         return None, [problem] if problem is not None else []
-    return check_row(row, expect)
+    return check_row(row, expect, names)
 
 
 def parse_line(text: str) -> tuple[dict[str, object] | None, Problem | None]:
@@ -66,14 +70,18 @@ def parse_line(text: str) -> tuple[dict[str, object] | None, Problem | None]:
     except ValueError as exc:
         detail = f"{exc.msg} at column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else str(exc)
         return None, Problem("bad-json", f"is not valid JSON: {detail}")
-    if not isinstance(row, dict):
+    if not isinstance(row, dict):  # from here on the keys are strings: JSON has no others
         kind = {list: "a JSON array", str: "a string"}.get(type(row), "not an object")
         return None, Problem("not-an-object", f"is {kind}; each line must be one JSON object")
     return row, None
 
 
-def check_row(row: dict[str, object], expect: str | None = None) -> tuple[str | None, list[Problem]]:
+def check_row(
+    row: dict[str, object], expect: str | None = None, names: dict[str, str] | None = None
+) -> tuple[str | None, list[Problem]]:
     """``check_line`` of a row that was already read."""
+    if names:
+        row = {names.get(key, key): value for key, value in row.items()}
     found = format_of(row)
     if found is None:
         keys = ", ".join(sorted(map(str, row))[:6]) or "none"

@@ -36,9 +36,17 @@ OnRow = Callable[[int, int, dict[str, Any], str, str], None]
 
 
 def scan_file(
-    path: Path, findings: Collector, on_row: OnRow | None = None, watch: Watch | None = None, limit: int | None = None
+    path: Path,
+    findings: Collector,
+    on_row: OnRow | None = None,
+    watch: Watch | None = None,
+    limit: int | None = None,
+    names: dict[str, str] | None = None,
 ) -> FileScan:
-    """Check every line of ``path``, or its first ``limit`` lines. Raises DataError when unreadable, Cancelled by ``watch``."""
+    """Check every line of ``path``, or its first ``limit`` lines; ``names`` as in ``check_line``.
+
+    Raises DataError when it can't be read, Cancelled by ``watch``.
+    """
     scan = FileScan(path)
     size = path.stat().st_size if path.is_file() else None
     try:
@@ -60,7 +68,7 @@ def scan_file(
                     row, _ = parse_line(text.removeprefix("\ufeff"))
                 if row is None:
                     continue
-                found, problems = check_row(row, scan.format)
+                found, problems = check_row(row, scan.format, names)
                 for problem in problems:
                     findings.add(path, number, problem)
                 if found is not None:
@@ -135,7 +143,10 @@ def check_splits(
     for name, scan in scans.items():
         rows = scan.lines
         if mask_prompt and scan.format == TEXT:
-            text = "is in text format, which has no prompt to mask: mlx-lm refuses mask_prompt=true; pass false"
+            text = (
+                "is plain text, which has no prompt to mask, so mlx-lm refuses mask_prompt=true; "
+                "leave mask_prompt out, or make prompt/completion rows"
+            )
             yield scan.path, "error", Problem("text-mask-prompt", text)
         severity: Severity = "error" if needed.get(name, False) else "warning"
         if not scan.formats:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -75,7 +74,9 @@ def as_yaml(options: TrainingOptions) -> str:
     extra = options.model_dump(mode="json", include=OURS_ALONE, exclude_defaults=True)
     if isinstance(options.lr_schedule, str):
         extra["lr_schedule"] = options.lr_schedule
-    notes = [f"# {key}: {value} (of mlx-training alone; stock mlx-lm has no such option)" for key, value in extra.items()]
+    notes = [
+        f"# {key}: {value} (of mlx-training alone; stock mlx-lm has no such option)" for key, value in extra.items()
+    ]
     return "\n".join(["# mlx_lm lora --config this-file", *notes, text])
 
 

@@ -38,7 +38,9 @@ class TrainingOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(description="Model folder or Hub id; a 4-bit model gives QLoRA")
-    data: str = Field(description="Folder with train.jsonl, valid.jsonl and, for benchmarks, test.jsonl; or a Hub data set")
+    data: str = Field(
+        description="Folder with train.jsonl, valid.jsonl and, for benchmarks, test.jsonl; or a Hub data set"
+    )
     adapter_path: str | None = Field(
         default=None, description="New folder for the adapter; default adapters/<model>-<job id>. Never overwritten"
     )
@@ -70,9 +72,7 @@ class TrainingOptions(BaseModel):
     )
     max_seq_length: int = Field(default=2048, ge=8, description="Tokens per row; longer rows are cut")
     mask_prompt: bool = Field(default=False, description="Learn only the last answer, not the prompt")
-    grad_checkpoint: bool = Field(
-        default=False, description="Less memory for activations, for more time per step"
-    )
+    grad_checkpoint: bool = Field(default=False, description="Less memory for activations, for more time per step")
     val_batches: int = Field(default=25, ge=-1, description="Validation batches; -1 all, 0 no validation")
     steps_per_report: int = Field(default=10, ge=1, description="Steps between training losses in the log")
     steps_per_eval: int = Field(default=200, ge=1, description="Steps between validations")
@@ -99,7 +99,8 @@ class TrainingOptions(BaseModel):
     )
     project_name: str | None = Field(default=None, description="Project name there")
     auto_recover: bool = Field(
-        default=True, description="Out of memory: go on from the last checkpoint with less (smaller batches, checkpointing)"
+        default=True,
+        description="Out of memory: go on from the last checkpoint with less (smaller batches, checkpointing)",
     )
     recover_by_cutting: bool = Field(
         default=False, description="Let auto_recover halve max_seq_length too, when nothing else is left"
@@ -180,7 +181,9 @@ class TrainingOptions(BaseModel):
         return own | {
             "train": True,
             "optimizer_config": {name: {} for name in OPTIMIZERS} | self.optimizer_config,
-            "lora_parameters": None if self.fine_tune_type == "full" else {k: v for k, v in lora.items() if v is not None},
+            "lora_parameters": None
+            if self.fine_tune_type == "full"
+            else {k: v for k, v in lora.items() if v is not None},
             "config": None,
             "trust_remote_code": False,
         }

@@ -59,7 +59,9 @@ def named(name: str, *, rate: float, iters: int, warmup: float, accumulation: in
     check_name(name)
     updates = max(1, iters // accumulation)
     if warmup >= iters:
-        raise ArgumentError(f"warmup={warmup:g} is not shorter than the run of {iters} iterations; give a share such as 0.1")
+        raise ArgumentError(
+            f"warmup={warmup:g} is not shorter than the run of {iters} iterations; give a share such as 0.1"
+        )
     warm = round(updates * warmup) if warmup < 1 else max(1, round(warmup / accumulation))
     after = max(1, updates - warm)
     if name == "constant":
@@ -90,9 +92,15 @@ def check_form(form: dict[str, Any]) -> None:
         raise ArgumentError(f"lr_schedule.name={name!r}: mlx-lm knows {', '.join(known)}")
     least, most = known[name]
     if not isinstance(arguments, list) or not least <= len(arguments) <= most:
-        raise ArgumentError(f"lr_schedule.arguments={arguments!r}: {name} takes {least} to {most} numbers, the rate first")
+        raise ArgumentError(
+            f"lr_schedule.arguments={arguments!r}: {name} takes {least} to {most} numbers, the rate first"
+        )
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in arguments):
-        raise ArgumentError(f"lr_schedule.arguments={arguments!r} must be numbers (in YAML write 1.0e-5, not 1e-5 as text)")
+        raise ArgumentError(
+            f"lr_schedule.arguments={arguments!r} must be numbers (in YAML write 1.0e-5, not 1e-5 as text)"
+        )
     unknown = form.keys() - {"name", "arguments", "warmup", "warmup_init"}
     if unknown:
-        raise ArgumentError(f"lr_schedule has unknown keys {', '.join(sorted(unknown))}; known: name, arguments, warmup, warmup_init")
+        raise ArgumentError(
+            f"lr_schedule has unknown keys {', '.join(sorted(unknown))}; known: name, arguments, warmup, warmup_init"
+        )

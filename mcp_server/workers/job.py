@@ -11,17 +11,23 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 from mcp_server.errors import UserError
 from mcp_server.jobs.events import EventWriter
+from mcp_server.jobs.files import read_json
 from mcp_server.jobs.store import JobFolder, Outcome
+from mcp_server.training.diagnose import kind_of_failure, remedy
 
 _LAST_WORD_SECONDS = 30.0
 
 
 class Stopped(Exception):
     """The job was asked to stop and has; its text says what was kept."""
+
+    def __init__(self, text: str, status: Literal["cancelled", "paused"] = "cancelled") -> None:
+        super().__init__(text)
+        self.status: Literal["cancelled", "paused"] = status
 
 
 class _LossyStream:
@@ -59,6 +65,11 @@ class WorkerJob:
     def stop_requested(self) -> bool:
         return self._stop
 
+    @property
+    def pause_requested(self) -> bool:
+        """Whether the stop is a pause: to go on later, without an adapter for now."""
+        return (read_json(self.folder.stop_request) or {}).get("action") == "pause"
+
     def check_stop(self) -> None:
         """Raise Stopped if a stop was asked for; for places where nothing need be saved."""
         if self._stop:
@@ -82,15 +93,12 @@ def run(task: Callable[[WorkerJob], dict[str, Any]]) -> None:
     try:
         outcome = Outcome(status="completed", result=task(job))
     except Stopped as stopped:
-        outcome = Outcome(status="cancelled", why=str(stopped))
+        outcome = Outcome(status=stopped.status, why=str(stopped))
     except UserError as error:
         outcome = Outcome(status="failed", why=str(error))
-    except MemoryError as error:
-        traceback.print_exc()
-        outcome = Outcome(status="failed", why=f"out of memory: {error}")
     except Exception as error:
         traceback.print_exc()
-        outcome = Outcome(status="failed", why=_describe(error))
+        outcome = _failure(error)
     _record(job, outcome)
     sys.exit(0 if outcome.status != "failed" else 1)
 
@@ -102,9 +110,11 @@ def _keep_lock_to_ourselves() -> None:
         os.set_inheritable(int(descriptor), False)
 
 
-def _describe(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:500]}; the whole traceback is in job.log"
+def _failure(error: Exception) -> Outcome:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    cause = "out-of-memory" if isinstance(error, MemoryError) else kind_of_failure(text)
+    todo = remedy(cause) if cause else "the whole traceback is in job.log"
+    return Outcome(status="failed", why=f"{text}; {todo}", cause=cause)
 
 
 def _record(job: WorkerJob, outcome: Outcome) -> None:

@@ -57,4 +57,4 @@ def mlx_jobs(claude: Claude, offline_uv: dict[str, str], monkeypatch: pytest.Mon
     # Jobs outlive their sessions on purpose, so a test that failed half-way has to end its own.
     monkeypatch.setenv("MLX_TRAINING_HOME", str(claude.state))
     for folder in sorted(claude.state.glob("jobs/*")):
-        service.ask_to_stop(store.get(folder.name), force=True)
+        service.ask_to_stop(store.get(folder.name), action="kill")

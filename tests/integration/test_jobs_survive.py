@@ -159,7 +159,7 @@ async def test_refusing_start_names_the_running_job_and_leaves_nothing(client: C
     assert started["job_id"] in text
     assert not (project / "adapters/b").exists()
     assert len((await call(client, "list_jobs"))["jobs"]) == 1
-    await call(client, "stop_job", job_id=started["job_id"], force=True)
+    await call(client, "stop_job", job_id=started["job_id"], action="kill")
 
 
 async def test_stop_saves_a_last_checkpoint_and_the_adapter(client: Client, project: Path):
@@ -178,7 +178,7 @@ async def test_stop_saves_a_last_checkpoint_and_the_adapter(client: Client, proj
 async def test_forced_stop_is_immediate(client: Client, project: Path):
     started = await call(client, "start_lora_training", **training(**LONG | {"save_every": 4000}))
     began = time.monotonic()
-    view = await call(client, "stop_job", job_id=started["job_id"], force=True)
+    view = await call(client, "stop_job", job_id=started["job_id"], action="kill")
     assert view["status"] == "cancelled"
     assert time.monotonic() - began < 5
     assert not (project / "adapters/test").exists(), "a job that saved nothing leaves no empty adapter"
@@ -192,7 +192,7 @@ async def test_queued_job_leaves_the_line_when_stopped(client: Client, project: 
     assert view["status"] == "cancelled"
     assert not (project / "adapters/b").exists()
     assert status(first["job_id"]) == "working"
-    await call(client, "stop_job", job_id=first["job_id"], force=True)
+    await call(client, "stop_job", job_id=first["job_id"], action="kill")
 
 
 async def test_deleted_index_is_made_again(client: Client, project: Path, home: Path):
