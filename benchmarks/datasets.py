@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,28 +94,22 @@ def prepare(folder: Path) -> dict[str, Any]:
     return {"rows": report.rows, "dropped": report.dropped_rows, "near_groups": report.near_groups}
 
 
-def _in_process(part: Callable[[Path], dict[str, Any]], folder: Path, out: Any) -> None:
+def _timed(part: Callable[[Path], dict[str, Any]], folder: Path) -> dict[str, Any]:
     started, cpu = time.perf_counter(), time.process_time()
     result = part(folder)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    out.put(
-        {
-            "seconds": round(time.perf_counter() - started, 2),
-            "cpu_seconds": round(time.process_time() - cpu, 2),
-            "peak_mb": round(peak / 1e6, 1),
-            **result,
-        }
-    )
+    return {
+        "seconds": round(time.perf_counter() - started, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+        "peak_mb": round(peak / 1e6, 1),
+        **result,
+    }
 
 
 def measure(part: Callable[[Path], dict[str, Any]], folder: Path) -> dict[str, Any]:
     """Time and peak memory of ``part`` in a process of its own (spawned: a forked one would start with our memory)."""
-    context = multiprocessing.get_context("spawn")
-    out = context.Queue()
-    process = context.Process(target=_in_process, args=(part, folder, out))
-    process.start()
-    result: dict[str, Any] = out.get()
-    process.join()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        result = pool.submit(_timed, part, folder).result()
     print(part.__name__, result, file=sys.stderr)
     return result
 
