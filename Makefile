@@ -20,6 +20,7 @@ check: setup  ## what CI checks besides the tests: format, lint, types, generate
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) pyright
+	$(RUN) python scripts/generate_docs.py --check
 
 format: setup
 	$(RUN) ruff format .

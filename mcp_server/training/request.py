@@ -81,7 +81,10 @@ def resolve(request: TrainingRequest) -> Resolved:
     if request.resume is not None:
         checkpoint, record = find_checkpoint(request.resume)
         step = record["step"]
-        base = {**base, **record["options"]}
+        known = {name: value for name, value in record["options"].items() if name in TrainingOptions.model_fields}
+        base = {**base, **known}
+        if gone := record["options"].keys() - known.keys():
+            warnings.append(f"the checkpoint, of another version, has options unknown here: {', '.join(sorted(gone))}")
     if given.get("epochs") is not None and "iters" not in given:
         base.pop("iters", None)
     options = _validate({**base, **given})
