@@ -34,6 +34,10 @@ def _refuse_constant(name: str) -> float:
     raise _NotANumber(name)
 
 
+# Made once: ``json.loads`` with an argument would build a new one for every line.
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def check_line(
     text: str, expect: str | None = None, names: dict[str, str] | None = None
 ) -> tuple[str | None, list[Problem]]:
@@ -43,26 +47,41 @@ def check_line(
 
     Returns the format found (None when there is none) and the problems, worst first.
     """
+    row, problem = parse_line(text)
+    if row is None:
+        return None, [problem] if problem is not None else []
+    return check_row(row, expect, names)
+
+
+def parse_line(text: str) -> tuple[dict[str, object] | None, Problem | None]:
+    """The row that a line holds, or None and why it holds none."""
     if text.startswith("\ufeff"):
-        return None, [
-            Problem("bom", "starts with a UTF-8 byte order mark, which mlx-lm's reader refuses; save as plain UTF-8")
-        ]
+        return None, Problem(
+            "bom", "starts with a UTF-8 byte order mark, which mlx-lm's reader refuses; save as plain UTF-8"
+        )
     if not text.strip():
-        return None, [Problem("blank-line", "is blank; mlx-lm stops with a JSON error on blank lines; delete it")]
+        return None, Problem("blank-line", "is blank; mlx-lm stops with a JSON error on blank lines; delete it")
     try:
-        row = json.loads(text, parse_constant=_refuse_constant)
+        row = _DECODER.decode(text)
     except _NotANumber as exc:
-        return None, [Problem("not-a-number", f"holds the literal {exc}, which is not JSON; use null or a number")]
+        return None, Problem("not-a-number", f"holds the literal {exc}, which is not JSON; use null or a number")
     except RecursionError:
-        return None, [Problem("bad-json", "is nested too deeply to be read as JSON")]
+        return None, Problem("bad-json", "is nested too deeply to be read as JSON")
     except ValueError as exc:
         detail = f"{exc.msg} at column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else str(exc)
-        return None, [Problem("bad-json", f"is not valid JSON: {detail}")]
+        return None, Problem("bad-json", f"is not valid JSON: {detail}")
     if not isinstance(row, dict):  # from here on the keys are strings: JSON has no others
         kind = {list: "a JSON array", str: "a string"}.get(type(row), "not an object")
-        return None, [Problem("not-an-object", f"is {kind}; each line must be one JSON object")]
+        return None, Problem("not-an-object", f"is {kind}; each line must be one JSON object")
+    return row, None
+
+
+def check_row(
+    row: dict[str, object], expect: str | None = None, names: dict[str, str] | None = None
+) -> tuple[str | None, list[Problem]]:
+    """``check_line`` of a row that was already read."""
     if names:
-        row = {names.get(str(key), str(key)): value for key, value in row.items()}
+        row = {names.get(key, key): value for key, value in row.items()}
     found = format_of(row)
     if found is None:
         keys = ", ".join(sorted(map(str, row))[:6]) or "none"
@@ -73,6 +92,8 @@ def check_line(
             )
         ]
     problems = _CHECKS[found](row)
+    if len(row) > 1:
+        problems += _check_keys(row, found)
     if expect is not None and found != expect:
         problems.insert(
             0,
@@ -83,6 +104,34 @@ def check_line(
             ),
         )
     return found, problems
+
+
+# Keys that carry meaning elsewhere and that mlx-lm leaves out without a word.
+_IGNORED = ("system", "instruction", "input", "context", "images", "weight")
+_PREFERRED_OVER = {COMPLETIONS: ("messages", "text"), CHAT: ("text",), TEXT: ()}
+
+
+def _check_keys(row: dict[str, object], found: str) -> list[Problem]:
+    problems: list[Problem] = []
+    also = [key for key in _PREFERRED_OVER[found] if key in row]
+    if also:
+        problems.append(
+            Problem(
+                "ambiguous-format",
+                f"has {also[0]!r} too, which mlx-lm leaves out: it reads the row as {found}; keep one of the two",
+                "warning",
+            )
+        )
+    ignored = [key for key in _IGNORED if row.get(key)]
+    if ignored:
+        problems.append(
+            Problem(
+                "ignored-key",
+                f"has {ignored[0]!r}, which mlx-lm leaves out; put it into the messages, or let prepare_dataset do it",
+                "warning",
+            )
+        )
+    return problems
 
 
 def format_of(row: dict[str, object]) -> str | None:
@@ -113,6 +162,8 @@ def _check_string(name: str, value: object) -> list[Problem]:
 
 
 def _check_encoding(name: str, value: str) -> list[Problem]:
+    if value.isascii():
+        return []
     if "\ufffd" in value:
         return [
             Problem(
@@ -121,7 +172,9 @@ def _check_encoding(name: str, value: str) -> list[Problem]:
                 "warning",
             )
         ]
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    try:
+        value.encode()
+    except UnicodeEncodeError:
         return [Problem("encoding", f"'{name}' holds half of a surrogate pair, which no tokenizer can encode")]
     return []
 

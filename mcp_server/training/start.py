@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from mcp_server import settings
 from mcp_server.datasets.folder import DataReport, check_for_training
-from mcp_server.errors import ArgumentError, ModelError, PathError
+from mcp_server.errors import ModelError, PathError
 from mcp_server.jobs import service, store
 from mcp_server.jobs.store import JobFolder, Status
 from mcp_server.models import folder as models
@@ -115,13 +115,9 @@ def _check_data(options: TrainingOptions) -> tuple[TrainingOptions, DataReport |
         batch_size=options.batch_size,
         validate=options.val_batches != 0,
         test=options.test,
+        mask_prompt=options.mask_prompt,
         names={own: standard for standard, own in options.features.items() if own != standard},
     )
-    if options.mask_prompt and report.splits["train"].format == "text":
-        raise ArgumentError(
-            f"mask_prompt=true but {report.splits['train'].path} is plain text, which has no prompt to mask; "
-            "leave mask_prompt out, or make prompt/completion rows"
-        )
     return options.model_copy(update={"data": str(data)}), report
 
 
