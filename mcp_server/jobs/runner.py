@@ -21,7 +21,7 @@ from mcp_server.jobs.cleanup import clean
 from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.queue import Ticket
-from mcp_server.jobs.store import JobFolder, JobState, Outcome
+from mcp_server.jobs.store import SKIPS_LINE, JobFolder, JobState, Outcome
 
 POLL_SECONDS = 0.1
 LAST_WORD_SECONDS = 60.0  # how long a full disk may keep the end from being recorded
@@ -30,6 +30,8 @@ WORKERS = {
     "train": "mcp_server.workers.train",
     "convert": "mcp_server.workers.convert",
     "benchmark": "mcp_server.workers.benchmark",
+    "probe": "mcp_server.workers.probe",
+    "environment": "mcp_server.workers.environment",
 }
 REFUSED = "refused: another job has the machine"
 
@@ -48,20 +50,24 @@ class Runner:
         signal.signal(signal.SIGTERM, self._on_stop)
         for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
-        descriptor = self._wait_for_turn()
-        if descriptor is None:
-            return
+        descriptor: int | None = None
+        if self._spec.kind not in SKIPS_LINE:
+            descriptor = self._wait_for_turn()
+            if descriptor is None:
+                return
         started = time.time()
         process = self._start_worker(descriptor)
         try:
             worker = ProcessIdentity.of(process.pid)
         except ProcessLookupError:
             worker = None
-        self._announce(descriptor, process.pid)
+        if descriptor is not None:
+            self._announce(descriptor, process.pid)
         self._record(JobState(status="working", started=started, runner=self._me, worker=worker))
         code = self._wait_for(process)
         self._record_end(code, started)
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _record(self, state: JobState) -> bool:
         """Write the state; on a full disk keep it to try again, since the worker must go on whatever the disk does."""
@@ -102,9 +108,12 @@ class Runner:
         clean(self._spec)
         self._record(JobState(status="cancelled", why=why, ended=time.time(), runner=self._me))
 
-    def _start_worker(self, descriptor: int) -> subprocess.Popen[bytes]:
+    def _start_worker(self, descriptor: int | None) -> subprocess.Popen[bytes]:
         (self._folder.path / "outcome.json").unlink(missing_ok=True)
-        environment = os.environ | {"MLX_TRAINING_LOCK_FD": str(descriptor), "PYTHONUNBUFFERED": "1"}
+        held = () if descriptor is None else (descriptor,)
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        if descriptor is not None:
+            environment["MLX_TRAINING_LOCK_FD"] = str(descriptor)
         with self._folder.log.open("ab") as log:
             return subprocess.Popen(
                 launch.command(self._spec.python, WORKERS[self._spec.kind], str(self._folder.path)),
@@ -112,7 +121,7 @@ class Runner:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                pass_fds=(descriptor,),
+                pass_fds=held,
                 start_new_session=True,  # a signal to the runner's group must not end the worker without a checkpoint
             )
 
