@@ -53,7 +53,7 @@ class ModelShape(BaseModel):
     active_experts: int = 0
     vocabulary: int
     tied: bool
-    softcap: bool = Field(default=False, description="Logits are capped or scaled, which costs copies of them")
+    softcap: bool = Field(default=False, description="Logits are capped by a tanh, which costs a copy of them")
     weight_bytes: int
     parameters: int
     bits: float | None = Field(default=None, description="Bits per weight of a quantized model")
@@ -133,8 +133,7 @@ def from_headers(config: dict[str, Any], tensors: dict[str, Any]) -> ModelShape:
         model_type=str(config["model_type"]),
         **dims,
         tied=not any(name.endswith("lm_head.weight") for name in kept),
-        softcap=bool(text.get("final_logit_softcapping") or text.get("logit_scale"))
-        or str(config["model_type"]) in ("gemma2", "cohere", "cohere2"),
+        softcap=bool(text.get("final_logit_softcapping")) or str(config["model_type"]) == "gemma2",
         weight_bytes=total,
         parameters=parameters,
         bits=round(8 * total / parameters, 2) if quantized and parameters else None,

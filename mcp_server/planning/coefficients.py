@@ -27,3 +27,7 @@ class Coefficients(BaseModel, frozen=True):
     boundary: float = 2.9
     gc_loss: float = 1.0
     recompute: float = 1.0
+    back_attention: float = 3.0
+    back_mlp: float = 2.0
+    back_hidden: float = 2.0
+    wide: float = 1.2

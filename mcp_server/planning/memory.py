@@ -8,13 +8,17 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
     block     = T·b·(k_hidden·H + k_query·Q + k_key·K + k_mlp·I)                  a dense block's saved activations
               + T·b·A·(k_expert_hidden·H + k_expert_mlp·I_expert)                 A active experts a token
               + k_attention·B·heads·L²·b         scores: mlx's fused attention has no backward pass, so they are kept
+              all of this times k_wide when b = 2 (some of it is kept in 32 bits)
               + k_lora·T·(4 if b = 2 else 0)·Σ inputs       LoRA's weights are 32-bit, and so are its inputs then
               + k_rank·T·4·r·(number of adapted layers)
               + k_dropout·T·Σ inputs·(4 if b = 2 else b)    with dropout
               + k_dora·T·b·Σ outputs + k_dora_weight·b·Σ inputs·outputs (quantized)     with DoRA
-    loss      = k_logits·T·V·b + k_logits32·T·V·4 (when b = 2) + k_softcap·T·V·b (when logits are capped or scaled)
-    peak      = resident + max(N·block + loss, k_update·trained bytes)                         without grad_checkpoint
-    peak      = resident + N·k_boundary·T·H·b + max(k_gc_loss·loss, k_recompute·block, k_update·trained bytes)  with it
+    backward  = T·b·(k_back_attention·heads·L + k_back_mlp·I + k_back_hidden·H)   while one block is gone through
+              + k_recompute·block                                                 with grad_checkpoint
+    loss      = k_logits·T·V·b + k_logits32·T·V·4 (when b = 2) + k_softcap·T·V·b (when logits are capped)
+                times k_gc_loss with grad_checkpoint
+    kept      = N·block, or with grad_checkpoint only each block's input: N·k_boundary·T·H·b
+    peak      = resident + max(kept + loss, kept + backward, k_update·trained bytes)
 
 Sources: what mlx_lm 0.32.2's ``tuner/trainer.py``, ``tuner/lora.py``, ``tuner/dora.py`` and ``models/*.py`` keep for the
 backward pass (read), and the grid of ``benchmarks/memory_grid.py`` (measured).
@@ -95,33 +99,37 @@ def optimizer_bytes(shape: ModelShape, options: TrainingOptions) -> int:
 
 def estimate(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> MemoryParts:
     """The peak of a step whose rows have ``tokens`` tokens each, by the formula above."""
-    b, batch = shape.act_bytes, options.batch_size
+    b, rows = shape.act_bytes, options.batch_size * tokens
     count = trained_layers(shape, options)
     trained = adapter_bytes(shape, options)
-    full = options.fine_tune_type == "full"
     block = _block(shape, options, tokens, k)
-    logits = batch * tokens * shape.vocabulary
+    backward = _backward(shape, options, tokens, k)
+    logits = rows * shape.vocabulary
     loss = logits * b * (k.logits + k.softcap * shape.softcap) + (logits * 4 * k.logits32 if b == 2 else 0)
-    update = k.update * trained
     if options.grad_checkpoint:
-        boundary = count * k.boundary * batch * tokens * shape.hidden * b
-        loss *= k.gc_loss
-        above = max(loss, k.recompute * block, update)
-        activations = boundary + (above if above == k.recompute * block else 0)
+        kept = count * k.boundary * rows * shape.hidden * b
+        loss += k.gc_loss * block
+        backward += k.recompute * block
     else:
-        activations = count * block
-        above = max(activations + loss, update)
-    if above == update:
-        loss, activations = 0, 0 if not options.grad_checkpoint else activations
-    elif options.grad_checkpoint and above != loss:
-        loss = 0
+        kept = count * block
+    update = k.update * trained
+    above = max(kept + loss, kept + backward, update)
     return MemoryParts(
         weights=shape.weight_bytes,
-        adapter=0 if full else trained,
+        adapter=0 if options.fine_tune_type == "full" else trained,
         optimizer=optimizer_bytes(shape, options),
-        activations=round(activations),
-        loss=round(loss),
+        activations=0 if above == update else round(kept if above == kept + loss else above),
+        loss=round(loss) if above == kept + loss else 0,
         update=round(update) if above == update else 0,
+    )
+
+
+def _backward(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:
+    """What the backward pass of one block holds beside the saved activations, bytes."""
+    b, batch = shape.act_bytes, options.batch_size
+    widest = shape.mlp + shape.active_experts * shape.expert_mlp
+    return b * batch * tokens * (
+        k.back_attention * shape.heads * tokens + k.back_mlp * widest + k.back_hidden * shape.hidden
     )
 
 
@@ -132,6 +140,8 @@ def _block(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coeffici
     saved = rows * b * (k.hidden * shape.hidden + k.query * shape.query + k.key * shape.key + k.mlp * shape.mlp)
     saved += rows * b * shape.active_experts * (k.expert_hidden * shape.hidden + k.expert_mlp * shape.expert_mlp)
     saved += k.attention * batch * shape.heads * tokens * tokens * b
+    if b == 2:
+        saved *= k.wide
     modules = adapted(shape, options)
     # An expert's layer is given the tokens sent to it: active_experts copies of each.
     inputs = sum(m.inputs * (shape.active_experts if m.expert else 1) for m in modules)
