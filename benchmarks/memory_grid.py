@@ -1,8 +1,7 @@
 """Peak memory of real training steps over a grid of models and settings, against the estimate.
 
-    python benchmarks/memory_grid.py measure --output grid.json      # one fresh process for each configuration
-    python benchmarks/memory_grid.py fit grid.json                   # coefficients from the configurations not held out
-    python benchmarks/memory_grid.py report grid.json                # errors of mcp_server.planning.memory, as JSON
+    python benchmarks/memory_grid.py measure --output benchmarks/memory_grid.linux-cpu.json
+    python benchmarks/memory_fit.py report benchmarks/memory_grid.linux-cpu.json
 
 Every configuration is a random model of its own shape, adapted as mlx_lm.lora does and trained for two steps by
 ``mlx_lm.tuner.trainer.train`` (the second has the optimizer's state); measured is ``mx.get_peak_memory()``. The estimate
@@ -14,11 +13,10 @@ On a Linux CPU, LD_PRELOAD of an OpenBLAS makes 32-bit steps up to 80 times fast
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import os
 import platform
-import statistics
-import struct
 import subprocess
 import sys
 import tempfile
@@ -107,6 +105,7 @@ FITTED: list[Row] = [
     ("qwen2-vocab", "32", 1, 256, 3, GC),
     ("qwen2-vocab", "16", 1, 256, 2, {}),
     ("qwen2-vocab", "16", 1, 256, 2, GC),
+    ("qwen2-wide", "16", 1, 256, 4, GC),
     ("llama", "32", 2, 256, 5, {}),
     ("llama", "32", 1, 1024, 3, {}),
     ("llama", "32", 1, 1024, 5, GC),
@@ -126,7 +125,7 @@ FITTED: list[Row] = [
     ("mixtral", "32", 2, 256, 5, {}),
     ("mixtral", "32", 1, 512, 2, {}),
     ("mixtral", "32", 2, 256, 5, GC),
-    ("mixtral", "16", 1, 128, 5, {}),
+    ("mixtral", "4+32", 1, 256, 5, {}),  # MLX has no 16-bit expert layers on the CPU
 ]
 
 HELD_OUT: list[Row] = [
@@ -144,7 +143,8 @@ HELD_OUT: list[Row] = [
     ("qwen2-wide", "32", 1, 1024, 2, {}),
     ("qwen2-wide", "32", 2, 512, 4, GC),
     ("qwen2-wide", "16", 1, 256, 4, {}),
-    ("qwen2-wide", "16", 1, 256, 4, GC),
+    ("qwen2-wide", "16", 1, 512, 3, GC),
+    ("phi3", "16", 1, 256, 4, GC),
     ("qwen2-wide", "4+16", 1, 256, 4, {}),
     ("qwen2-wide", "32", 2, 256, 4, FULL),
     ("qwen2-vocab", "32", 2, 128, 3, {}),
@@ -238,7 +238,8 @@ def measure_one(spec: dict[str, Any]) -> dict[str, Any]:
 
 def measure(output: Path, only: str | None, timeout: float) -> None:
     """Measure every configuration not yet in ``output``, which is rewritten after each."""
-    found: dict[str, Any] = json.loads(output.read_text()) if output.exists() else {}
+    record: dict[str, Any] = json.loads(output.read_text()) if output.exists() else _empty_record()
+    found = {row["name"]: row for row in record["configurations"]}
     specs = [_spec(row, False) for row in FITTED] + [_spec(row, True) for row in HELD_OUT]
     for number, spec in enumerate(specs, start=1):
         if spec["name"] in found or (only and only not in spec["name"]):
@@ -250,28 +251,24 @@ def measure(output: Path, only: str | None, timeout: float) -> None:
             print(f"{spec['name']}: failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
             continue
         found[spec["name"]] = spec | json.loads(done.stdout.splitlines()[-1])
-        output.write_text(json.dumps(found))
+        record["configurations"] = [found[each["name"]] for each in specs if each["name"] in found]
+        lines = ",\n".join(json.dumps(row) for row in record["configurations"])
+        rest = json.dumps({key: value for key, value in record.items() if key != "configurations"})
+        output.write_text(f'{rest[:-1]}, "configurations": [\n{lines}\n]}}\n')
         peak = found[spec["name"]]["peak_bytes"] / 1e6
         print(f"{number}/{len(specs)} {spec['name']}: {peak:.1f} MB, {time.time() - started:.1f} s", file=sys.stderr)
 
 
-def write_model(folder: Path, config: dict[str, Any], header: dict[str, Any]) -> Path:
-    """A model folder of which only config.json and the safetensors header exist; the data is a hole in the file."""
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(config))
-    entries: dict[str, Any] = {}
-    offset = 0
-    for name, (dtype, shape) in header.items():
-        size = {"F32": 4, "BF16": 2, "U32": 4}[dtype]
-        for dimension in shape:
-            size *= dimension
-        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(entries).encode()
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + offset)
-    return folder
+def _empty_record() -> dict[str, Any]:
+    on_mac = platform.system() == "Darwin"
+    backend = "apple-silicon" if on_mac else "linux-cuda" if Path("/dev/nvidiactl").exists() else "linux-cpu"
+    return {
+        "backend": backend,
+        "compiled": os.environ.get("MLX_DISABLE_COMPILE") is None,
+        "versions": {name: importlib.metadata.version(name) for name in ("mlx", "mlx-lm")},
+        "measured_on": f"{platform.platform()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}",
+        "configurations": [],
+    }
 
 
 def main() -> None:

@@ -54,6 +54,7 @@ class ModelShape(BaseModel):
     vocabulary: int
     tied: bool
     softcap: bool = Field(default=False, description="Logits are capped by a tanh, which costs a copy of them")
+    score_cap: bool = Field(default=False, description="So are the attention scores")
     weight_bytes: int
     parameters: int
     bits: float | None = Field(default=None, description="Bits per weight of a quantized model")
@@ -134,6 +135,7 @@ def from_headers(config: dict[str, Any], tensors: dict[str, Any]) -> ModelShape:
         **dims,
         tied=not any(name.endswith("lm_head.weight") for name in kept),
         softcap=bool(text.get("final_logit_softcapping")) or str(config["model_type"]) == "gemma2",
+        score_cap=bool(text.get("attn_logit_softcapping")) or str(config["model_type"]) == "gemma2",
         weight_bytes=total,
         parameters=parameters,
         bits=round(8 * total / parameters, 2) if quantized and parameters else None,

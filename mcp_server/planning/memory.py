@@ -8,17 +8,20 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
     block     = T·b·(k_hidden·H + k_query·Q + k_key·K + k_mlp·I)                  a dense block's saved activations
               + T·b·A·(k_expert_hidden·H + k_expert_mlp·I_expert)                 A active experts a token
               + k_attention·B·heads·L²·b         scores: mlx's fused attention has no backward pass, so they are kept
+                (and k_score_cap more where they are capped by a tanh)
               all of this times k_wide when b = 2 (some of it is kept in 32 bits)
+              + k_full·T·b·Σ inputs of the linear layers      with full fine-tuning, whose weights' gradients need them
               + k_lora·T·(4 if b = 2 else 0)·Σ inputs       LoRA's weights are 32-bit, and so are its inputs then
               + k_rank·T·4·r·(number of adapted layers)
               + k_dropout·T·Σ inputs·(4 if b = 2 else b)    with dropout
               + k_dora·T·b·Σ outputs + k_dora_weight·b·Σ inputs·outputs (quantized)     with DoRA
-    backward  = T·b·(k_back_attention·heads·L + k_back_mlp·I + k_back_hidden·H)   while one block is gone through
+    backward  = T·b·(k_back_attention·heads·L + k_back_mlp·I + k_back_hidden·H)   times k_back_wide when b = 2; while one block is gone through
               + k_recompute·block                                                 with grad_checkpoint
     loss      = k_logits·T·V·b + k_logits32·T·V·4 (when b = 2) + k_softcap·T·V·b (when logits are capped)
                 times k_gc_loss with grad_checkpoint
     kept      = N·block, or with grad_checkpoint only each block's input: N·k_boundary·T·H·b
     peak      = resident + max(kept + loss, kept + backward, k_update·trained bytes)
+                of which kept, loss and backward times k_scale (1 on the CPU)
 
 Sources: what mlx_lm 0.32.2's ``tuner/trainer.py``, ``tuner/lora.py``, ``tuner/dora.py`` and ``models/*.py`` keep for the
 backward pass (read), and the grid of ``benchmarks/memory_grid.py`` (measured).
@@ -112,6 +115,9 @@ def estimate(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coeffi
         backward += k.recompute * block
     else:
         kept = count * block
+    # A back end that was not measured as a whole is the CPU's, times one measured factor.
+    scale = k.scale_gc if options.grad_checkpoint else k.scale
+    kept, loss, backward = kept * scale, loss * scale, backward * scale
     update = k.update * trained
     above = max(kept + loss, kept + backward, update)
     return MemoryParts(
@@ -128,7 +134,7 @@ def _backward(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coeff
     """What the backward pass of one block holds beside the saved activations, bytes."""
     b, batch = shape.act_bytes, options.batch_size
     widest = shape.mlp + shape.active_experts * shape.expert_mlp
-    return b * batch * tokens * (
+    return b * (k.back_wide if b == 2 else 1) * batch * tokens * (
         k.back_attention * shape.heads * tokens + k.back_mlp * widest + k.back_hidden * shape.hidden
     )
 
@@ -139,14 +145,17 @@ def _block(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coeffici
     rows = batch * tokens
     saved = rows * b * (k.hidden * shape.hidden + k.query * shape.query + k.key * shape.key + k.mlp * shape.mlp)
     saved += rows * b * shape.active_experts * (k.expert_hidden * shape.hidden + k.expert_mlp * shape.expert_mlp)
-    saved += k.attention * batch * shape.heads * tokens * tokens * b
+    saved += (k.attention + k.score_cap * shape.score_cap) * batch * shape.heads * tokens * tokens * b
     if b == 2:
         saved *= k.wide
-    modules = adapted(shape, options)
+    full = options.fine_tune_type == "full"
+    modules = shape.modules if full else adapted(shape, options)
     # An expert's layer is given the tokens sent to it: active_experts copies of each.
     inputs = sum(m.inputs * (shape.active_experts if m.expert else 1) for m in modules)
     outputs = sum(m.outputs * (shape.active_experts if m.expert else 1) for m in modules)
     reached = sum(shape.active_experts if m.expert else 1 for m in modules)
+    if full:
+        return saved + k.full * rows * b * inputs
     if b == 2:
         saved += k.lora * rows * 4 * inputs
     saved += k.rank * rows * 4 * options.lora_parameters.rank * reached
