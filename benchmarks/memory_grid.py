@@ -28,7 +28,16 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 
-def _shape(model_type: str, hidden: int, layers: int, mlp: int, heads: tuple[int, int, int], vocab: int, tie: bool, **more: Any) -> dict[str, Any]:
+def _shape(
+    model_type: str,
+    hidden: int,
+    layers: int,
+    mlp: int,
+    heads: tuple[int, int, int],
+    vocab: int,
+    tie: bool,
+    **more: Any,
+) -> dict[str, Any]:
     """A config.json; ``heads`` is (query heads, key-value heads, head_dim)."""
     return {
         "model_type": model_type,
@@ -190,7 +199,14 @@ def _name(row: Row) -> str:
 def _spec(row: Row, held_out: bool) -> dict[str, Any]:
     shape, kind, batch, tokens, layers, more = row
     options = {"model": "m", "data": "d", "batch_size": batch, "max_seq_length": tokens, "num_layers": layers} | more
-    return {"name": _name(row), "shape": shape, "type": kind, "tokens": tokens, "held_out": held_out, "options": options}
+    return {
+        "name": _name(row),
+        "shape": shape,
+        "type": kind,
+        "tokens": tokens,
+        "held_out": held_out,
+        "options": options,
+    }
 
 
 def measure_one(spec: dict[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,11 @@ import logging  # noqa: E402
 from mcp.server.mcpserver import MCPServer  # noqa: E402
 
 from mcp_server import __version__  # noqa: E402
-from mcp_server.tools import jobs, models, platform, training  # noqa: E402
+from mcp_server.tools import jobs, models, planning, platform, training  # noqa: E402
 
 INSTRUCTIONS = (
-    "Fine-tunes language models on this Mac with MLX. Order: check_platform, convert_model if needed, "
-    "start_lora_training, read_training_log, run_benchmark against the base. Jobs outlive the session; list_jobs finds them."
+    "Fine-tunes language models on this Mac with MLX. Order: check_platform (prepare_environment if it says so), "
+    "convert_model if needed, plan_training, start_lora_training, read_training_log, run_benchmark against the base. Jobs outlive the session; list_jobs finds them."
 )
 
 
@@ -27,7 +27,7 @@ def build_server() -> MCPServer:
         title="MLX training",
         version=__version__,
         instructions=INSTRUCTIONS,
-        tools=[*platform.TOOLS, *models.TOOLS, *training.TOOLS, *jobs.TOOLS],
+        tools=[*platform.TOOLS, *planning.TOOLS, *models.TOOLS, *training.TOOLS, *jobs.TOOLS],
         log_level="WARNING",
     )
 

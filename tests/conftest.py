@@ -54,4 +54,3 @@ async def client() -> AsyncIterator[Client]:
     """A client of a server in this process."""
     async with Client(build_server()) as connected:
         yield connected
-

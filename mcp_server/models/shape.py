@@ -178,9 +178,7 @@ def _dimensions(text: dict[str, Any]) -> dict[str, int]:
     }
 
 
-def _block(
-    tensors: dict[str, Any], size: dict[str, int], quantization: dict[str, Any]
-) -> tuple[list[Module], int]:
+def _block(tensors: dict[str, Any], size: dict[str, int], quantization: dict[str, Any]) -> tuple[list[Module], int]:
     """Linear layers of the last block (the one every LoRA reaches), and the bytes of all blocks."""
     found = {name: match for name in tensors if (match := _LAYER.search(name))}
     last = max((int(match[1]) for match in found.values()), default=-1)
@@ -197,9 +195,7 @@ def _block(
         plain = re.sub(r"\.experts\.\d+\.", ".experts.", match[2])
         before = modules[plain].count if plain in modules else 0
         count = before + (math.prod(shape[:-2]) if len(shape) > 2 else 1)
-        modules[plain] = Module(
-            name=plain, inputs=inputs, outputs=shape[-2], count=count, quantized=scales is not None
-        )
+        modules[plain] = Module(name=plain, inputs=inputs, outputs=shape[-2], count=count, quantized=scales is not None)
     inside = sum(value for name, value in size.items() if re.search(r"(?:^|\.)(?:layers|h|blocks)\.\d+\.", name))
     return list(modules.values()), inside
 

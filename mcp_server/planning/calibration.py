@@ -53,9 +53,12 @@ class Correction(BaseModel):
     """What to multiply the part above the resident one by."""
 
     factor: float = 1.0
-    source: Literal["not calibrated on this machine", "probes on this machine", "trainings on this machine"] = (
-        "not calibrated on this machine"
-    )
+    source: Literal[
+        "not calibrated on this machine",
+        "probes on this machine",
+        "trainings on this machine",
+        "a probe of this very training",
+    ] = "not calibrated on this machine"
     jobs: int = 0
 
     def apply(self, parts: MemoryParts) -> int:
@@ -80,9 +83,7 @@ def expect(folder: JobFolder, machine: str, parts: MemoryParts, *, grad_checkpoi
 
 def correction(machine: str, *, grad_checkpoint: bool) -> Correction:
     """What the jobs that have ended on ``machine`` say; jobs not looked at before are looked at first."""
-    entries = [
-        entry for entry in learn() if entry.machine == machine and entry.grad_checkpoint == grad_checkpoint
-    ]
+    entries = [entry for entry in learn() if entry.machine == machine and entry.grad_checkpoint == grad_checkpoint]
     if not entries:
         return Correction()
     exact = [entry.ratio for entry in entries if entry.exact][-_KEPT:]
@@ -127,10 +128,11 @@ def _lesson(folder: JobFolder) -> Entry | None:
     except ValidationError:
         return None
     outcome = folder.outcome()
-    peak = (outcome.result or {}).get("peak_memory_gb") if outcome and outcome.status == "completed" else None
-    if not isinstance(peak, float | int) or expected.above <= 0:
+    result = (outcome.result or {}) if outcome is not None and outcome.status == "completed" else {}
+    peak = result.get("peak_bytes") or 1e9 * (result.get("peak_memory_gb") or 0)
+    if peak <= 0 or expected.above <= 0:
         return None
-    ratio = (peak * 1e9 - expected.resident) / expected.above
+    ratio = (peak - expected.resident) / expected.above
     if not _RANGE[0] <= ratio <= _RANGE[1]:
         return None
     return Entry(

@@ -15,7 +15,8 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
               + k_rank·T·4·r·(number of adapted layers)
               + k_dropout·T·Σ inputs·(4 if b = 2 else b)    with dropout
               + k_dora·T·b·Σ outputs + k_dora_weight·b·Σ inputs·outputs (quantized)     with DoRA
-    backward  = T·b·(k_back_attention·heads·L + k_back_mlp·I + k_back_hidden·H)   times k_back_wide when b = 2; while one block is gone through
+    backward  = T·b·(k_back_attention·heads·L + k_back_mlp·I + k_back_hidden·H)   while one block is gone through
+                times k_back_wide when b = 2
               + k_recompute·block                                                 with grad_checkpoint
     loss      = k_logits·T·V·b + k_logits32·T·V·4 (when b = 2) + k_softcap·T·V·b (when logits are capped)
                 times k_gc_loss with grad_checkpoint
@@ -57,7 +58,7 @@ class MemoryParts(BaseModel):
 
 def padded(longest: int, max_seq_length: int) -> int:
     """Tokens of a row that the model sees when the longest row of its batch has ``longest`` tokens, as mlx-lm pads."""
-    return min(PAD * -(-longest // PAD), max_seq_length - 1) if longest < max_seq_length else max_seq_length - 1
+    return min(PAD * -(-longest // PAD), max_seq_length - 1)
 
 
 def trained_layers(shape: ModelShape, options: TrainingOptions) -> int:
@@ -134,8 +135,12 @@ def _backward(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coeff
     """What the backward pass of one block holds beside the saved activations, bytes."""
     b, batch = shape.act_bytes, options.batch_size
     widest = shape.mlp + shape.active_experts * shape.expert_mlp
-    return b * (k.back_wide if b == 2 else 1) * batch * tokens * (
-        k.back_attention * shape.heads * tokens + k.back_mlp * widest + k.back_hidden * shape.hidden
+    return (
+        b
+        * (k.back_wide if b == 2 else 1)
+        * batch
+        * tokens
+        * (k.back_attention * shape.heads * tokens + k.back_mlp * widest + k.back_hidden * shape.hidden)
     )
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field
 
-from mcp_server import settings
 from mcp_server.errors import PlatformError
 from mcp_server.jobs import service, store
 from mcp_server.jobs.files import read_json
@@ -73,9 +72,7 @@ def start_environment(
     uv = find_uv()
     _check_disk(target)
     job_id = store.new_id("environment")
-    options = EnvironmentOptions(
-        project=str(project), extra=extra, target=str(target), uv=str(uv), imports=imports
-    )
+    options = EnvironmentOptions(project=str(project), extra=extra, target=str(target), uv=str(uv), imports=imports)
     scratch = target.parent / f".mlx-{job_id.removeprefix('environment-')}.partial"
     return service.start("environment", options, job_id=job_id, scratch=scratch, python=Path(sys.executable))
 

@@ -15,6 +15,7 @@ from mcp_server.jobs import service, store
 from mcp_server.jobs.service import IfBusy
 from mcp_server.jobs.store import Status
 from mcp_server.models import folder as models
+from mcp_server.planning.before_start import before_start
 from mcp_server.platform.check import require_platform
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions, short_name
@@ -46,10 +47,12 @@ def start_training(options: TrainingOptions, *, if_busy: IfBusy = "queue") -> Tr
     job_id = store.new_id("train")
     adapter = _adapter_folder(options, job_id)
     options = options.model_copy(update={"data": str(data), "adapter_path": str(adapter)})
+    memory = before_start(options, backend, data)
     _check_disk(settings.home())
     _check_disk(adapter)
     _reserve(adapter, job_id)
     folder = service.start("train", options, job_id=job_id, if_busy=if_busy, reserved=adapter)
+    memory.remember(folder)
     view = service.view(folder)
     return TrainingStarted(
         job_id=job_id,
@@ -60,7 +63,7 @@ def start_training(options: TrainingOptions, *, if_busy: IfBusy = "queue") -> Tr
         iters=options.iters,
         train_rows=report.splits["train"].rows,
         epochs=round(options.iters * options.batch_size / report.splits["train"].rows, 2),
-        warnings=[*report.warnings, *_advice(options, report)],
+        warnings=[*report.warnings, *memory.warnings, *_advice(options, report)],
         next_step=f"follow it with read_training_log(job_id={job_id!r}, wait_seconds=60); it goes on without you",
     )
 

@@ -30,14 +30,17 @@ print(json.dumps({d.metadata["Name"].lower().replace("_", "-"): d.version for d 
 """
 _WOULD = re.compile(r"Would (?:download|install) (\d+) package")
 _STEP = re.compile(r"^\s*(Downloading|Downloaded|Building|Built|Prepared|Installed|Resolved)\b")
+_UNREACHABLE = (
+    r"dns error|failed to lookup|error sending request|tcp connect|connection refused|network is unreachable|"
+    r"timed out|failed to fetch|could not connect|certificate"
+)
+_TRY_NETWORK = (
+    "the package index could not be reached; check the network, proxy and certificates and call again "
+    "(finished downloads are kept)"
+)
 # What uv prints → what it means and what to do. First match wins.
 _CAUSES = (
-    (
-        r"dns error|failed to lookup|error sending request|tcp connect|connection refused|network is unreachable|"
-        r"timed out|failed to fetch|could not connect|certificate",
-        "the package index could not be reached; check the network, proxy and certificates and call again "
-        "(finished downloads are kept)",
-    ),
+    (_UNREACHABLE, _TRY_NETWORK),
     (r"no space left|os error 28", "the disk is full; free about 3 GB and call again"),
     (
         r"no interpreter found|requires-python|no solution found when resolving",

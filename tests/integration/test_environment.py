@@ -48,9 +48,7 @@ def write_wheel(folder: Path, code: str) -> None:
     with zipfile.ZipFile(folder / "tinydep-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("tinydep.py", code)
         wheel.writestr("tinydep-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinydep\nVersion: 1.0\n")
-        wheel.writestr(
-            "tinydep-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
+        wheel.writestr("tinydep-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("tinydep-1.0.dist-info/RECORD", "")
 
 
@@ -126,7 +124,9 @@ def test_without_network_the_reason_is_given_in_words(plugin: Path, monkeypatch:
         '[[tool.uv.index]]\nurl = "http://127.0.0.1:9/simple"\ndefault = true\n'
     )
     start = text.index('source = { path = "tinydep')
-    text = text[:start] + 'source = { registry = "http://127.0.0.1:9/simple" }\n' + text[text.index("wheels = [", start) :]
+    text = (
+        text[:start] + 'source = { registry = "http://127.0.0.1:9/simple" }\n' + text[text.index("wheels = [", start) :]
+    )
     digest = text[text.index("hash = ") + 8 :].split('"')[0]
     wheels = text.index("wheels = [")
     entry = f'wheels = [\n    {{ url = "http://127.0.0.1:9/tinydep-1.0-py3-none-any.whl", hash = "{digest}" }},\n]\n'
@@ -149,7 +149,7 @@ def test_it_neither_waits_for_the_machine_nor_holds_it(plugin: Path, home: Path)
 
 def test_a_stop_leaves_nothing(plugin: Path, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     slow = tmp_path / "uv"
-    slow.write_text("#!/bin/sh\nmkdir -p \"$UV_PROJECT_ENVIRONMENT\"; exec sleep 60\n")
+    slow.write_text('#!/bin/sh\nmkdir -p "$UV_PROJECT_ENVIRONMENT"; exec sleep 60\n')
     slow.chmod(0o755)
     monkeypatch.setenv("UV", str(slow))
     folder = start_environment(project=plugin, imports=IMPORTS)

@@ -12,7 +12,14 @@ from mcp.client import Client
 from mcp_server.platform import facts
 from tests.helpers import call, refusal, training
 
-MAC = {"system": "Darwin", "machine": "arm64", "translated": 0, "container": False, "macos": "26.1", "chip": "Apple M3 Max"}
+MAC = {
+    "system": "Darwin",
+    "machine": "arm64",
+    "translated": 0,
+    "container": False,
+    "macos": "26.1",
+    "chip": "Apple M3 Max",
+}
 MAC |= {"memory_bytes": 64 * 2**30, "metal": True}
 CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "rosetta": (MAC | {"machine": "x86_64", "translated": 1}, "", "Rosetta"),
@@ -90,7 +97,7 @@ async def test_missing_mlx_is_a_failed_check_with_its_remedy(client: Client, mon
 @pytest.mark.anyio
 async def test_interpreter_without_mlx_lm_is_named(client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     bare = tmp_path / "python"
-    bare.write_text("#!/bin/sh\necho '{\"python\": \"3.11.0\", \"mlx\": null, \"mlx-lm\": null}'\n", encoding="utf-8")
+    bare.write_text('#!/bin/sh\necho \'{"python": "3.11.0", "mlx": null, "mlx-lm": null}\'\n', encoding="utf-8")
     bare.chmod(0o755)
     monkeypatch.setenv("MLX_TRAINING_PYTHON", str(bare))
     report = await call(client, "check_platform")

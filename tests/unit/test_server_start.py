@@ -92,6 +92,8 @@ async def test_no_required_result_field_may_be_null(client: Client):
 
 @pytest.mark.anyio
 async def test_reading_tools_say_that_they_only_read(client: Client):
-    read_only = {tool.name for tool in (await client.list_tools()).tools if tool.annotations and tool.annotations.read_only_hint}
+    read_only = {
+        tool.name for tool in (await client.list_tools()).tools if tool.annotations and tool.annotations.read_only_hint
+    }
     assert {"check_platform", "get_metal_memory", "read_training_log", "list_jobs"} <= read_only
     assert not read_only & {"start_lora_training", "convert_model", "run_benchmark", "stop_job"}

@@ -1,0 +1,116 @@
+"""What to give up, in which order, until a training fits: least harm to the result first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mcp_server.planning import memory
+from mcp_server.planning.budget import TIGHT
+from mcp_server.planning.check import Expectation
+from mcp_server.planning.rows import RowLengths
+
+Step = tuple[dict[str, Any], str]
+
+
+class Smaller:
+    """A training that fits: its expectation, the options that changed, and why each."""
+
+    def __init__(self, expected: Expectation, changes: dict[str, Any], cut: list[str]) -> None:
+        self.expected = expected
+        self.changes = changes
+        self.cut = cut
+
+
+def shrink(expected: Expectation, lengths: RowLengths, *, share: float = TIGHT) -> Smaller | None:
+    """The first of the ladder's steps whose likely peak stays below ``share`` of the limit; None when the last does not.
+
+    Nothing is changed when it fits as it is.
+    """
+    options, now = expected.options, expected
+    changes: dict[str, Any] = {}
+    cut: list[str] = []
+    if fits(now, share):
+        return Smaller(now, changes, cut)
+    for rung in _RUNGS:
+        for change, why in rung(now, lengths):
+            tried = options.model_copy(update=change)
+            tokens = memory.padded(lengths.longest, tried.max_seq_length)
+            then = Expectation(now.shape, tried, tokens, now.budget)
+            if then.peak >= now.peak:
+                continue  # it saves nothing here (the loss may make the peak, not the layers): not given up for nothing
+            options, now = tried, then
+            changes |= change
+            cut.append(why)
+            if fits(now, share):
+                return Smaller(now, changes, cut)
+    return None
+
+
+def fits(expected: Expectation, share: float = TIGHT) -> bool:
+    """Whether the peak, erring as far as seen, stays within the limit and, as expected, below ``share`` of it."""
+    return expected.peak <= share * expected.budget.limit and expected.high <= expected.budget.limit
+
+
+def _checkpoint(now: Expectation, _: RowLengths) -> Iterator[Step]:
+    if not now.options.grad_checkpoint:
+        yield {"grad_checkpoint": True}, "grad_checkpoint: activations are computed twice, about a third slower"
+
+
+def _batch(now: Expectation, _: RowLengths) -> Iterator[Step]:
+    options = now.options
+    batch, accumulated, iters = options.batch_size, options.grad_accumulation_steps, options.iters
+    while batch > 1:
+        factor = 2 if batch % 2 == 0 else batch
+        batch, accumulated, iters = batch // factor, accumulated * factor, iters * factor
+        change = {"batch_size": batch, "grad_accumulation_steps": accumulated, "iters": iters}
+        yield change, f"batch_size {batch} with {accumulated} accumulated steps: the same update from smaller pieces"
+
+
+def _window(now: Expectation, lengths: RowLengths) -> Iterator[Step]:
+    for share, length in (("99", lengths.p99), ("90", lengths.p90)):
+        window = memory.PAD * -(-length // memory.PAD) + 1
+        if window < min(now.options.max_seq_length, lengths.longest):
+            yield (
+                {"max_seq_length": window},
+                f"max_seq_length {window}: {100 - int(share)} % of the rows are cut at their end",
+            )
+
+
+def _layers(now: Expectation, _: RowLengths) -> Iterator[Step]:
+    layers = memory.trained_layers(now.shape, now.options)
+    while layers > 1:
+        layers = max(layers // 2, 1)
+        yield {"num_layers": layers}, f"num_layers {layers}: the last {layers} of {now.shape.layers} layers are trained"
+
+
+def _rank(now: Expectation, _: RowLengths) -> Iterator[Step]:
+    options = now.options
+    if options.fine_tune_type == "full":
+        yield (
+            {"fine_tune_type": "lora"},
+            "fine_tune_type lora: full fine-tuning keeps gradients and two moments of all weights",
+        )
+    rank = options.lora_parameters.rank
+    if rank > 8:
+        smaller = options.lora_parameters.model_copy(update={"rank": 8})
+        yield {"lora_parameters": smaller}, "rank 8"
+
+
+def _short(now: Expectation, lengths: RowLengths) -> Iterator[Step]:
+    """The last resort: windows that cut most rows are still better than no training at all."""
+    window = now.options.max_seq_length
+    while window > 257:
+        window = max(257, memory.PAD * (window // 2 // memory.PAD) + 1)
+        if window < lengths.longest:
+            yield {"max_seq_length": window}, f"max_seq_length {window}: longer rows are cut at their end"
+
+
+_RUNGS: tuple[Callable[[Expectation, RowLengths], Iterator[Step]], ...] = (
+    _checkpoint,
+    _batch,
+    _window,
+    _rank,
+    _layers,
+    _short,
+)
