@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from mcp_server.cli.options import add_json, add_options, read_options, show
+from mcp_server.planning.measured import PlanTraining, make_plan
 from mcp_server.planning.plan import Plan
 from mcp_server.platform.memory import MemoryRequest, read_memory
-from mcp_server.tools.planning import PlanTraining, PrepareEnvironment, make_plan, prepare
+from mcp_server.platform.prepare import PrepareEnvironment, prepare
 
 
 def add_commands(commands: Any) -> None:
@@ -26,7 +27,9 @@ def add_commands(commands: Any) -> None:
     add_json(memory)
     memory.set_defaults(run=_memory)
     environment = commands.add_parser("prepare-environment", help="make or repair the MLX environment that jobs run in")
-    environment.add_argument("--reinstall", action="store_true", help="build a new one even if the present one is whole")
+    environment.add_argument(
+        "--reinstall", action="store_true", help="build a new one even if the present one is whole"
+    )
     add_json(environment)
     environment.set_defaults(run=_environment)
 

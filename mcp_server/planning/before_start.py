@@ -10,6 +10,7 @@ from mcp_server.planning import budget as budgets
 from mcp_server.planning import calibration, memory, rows
 from mcp_server.planning.check import DoesNotFitError, Expectation, advice, backend_name, gb, judge, model_shape
 from mcp_server.planning.ladder import shrink
+from mcp_server.planning.rows import RowLengths
 from mcp_server.training.options import TrainingOptions
 
 
@@ -33,7 +34,7 @@ class StartCheck:
             )
 
 
-def before_start(options: TrainingOptions, backend: str, data: Path) -> StartCheck:
+def before_start(options: TrainingOptions, backend: str) -> StartCheck:
     """Refuse a training that can't fit, naming the plan that would; warn when it is tight.
 
     ``options.model`` is a folder here, or a Hub id not yet downloaded, whose memory nobody knows. Raises DoesNotFitError.
@@ -41,7 +42,7 @@ def before_start(options: TrainingOptions, backend: str, data: Path) -> StartChe
     found = model_shape(options.model)
     if found is None:
         return StartCheck(None, [])
-    lengths = rows.read(data, Path(options.model))
+    lengths = _lengths(options)
     tokens = memory.padded(lengths.longest, options.max_seq_length)
     expected = Expectation(found, options, tokens, budgets.read(backend_name(backend)))
     check = judge(expected)
@@ -63,3 +64,23 @@ def before_start(options: TrainingOptions, backend: str, data: Path) -> StartChe
 
 def _shown(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _lengths(options: TrainingOptions) -> RowLengths:
+    """The data's row lengths; of data on the Hub, which the job loads, only that no row is longer than the window."""
+    data = Path(options.data)
+    if (data / "train.jsonl").is_file():
+        return rows.read(data, Path(options.model))
+    window = options.max_seq_length
+    return RowLengths(
+        rows=0,
+        valid_rows=0,
+        test_rows=0,
+        format="unknown",
+        longest=window,
+        p50=window,
+        p90=window,
+        p99=window,
+        mean=window,
+        counted_by="characters",
+    )

@@ -129,6 +129,8 @@ def _lesson(folder: JobFolder) -> Entry | None:
         return None
     outcome = folder.outcome()
     result = (outcome.result or {}) if outcome is not None and outcome.status == "completed" else {}
+    if result.get("recovered"):
+        return None  # it ran with less than it was estimated for
     peak = result.get("peak_bytes") or 1e9 * (result.get("peak_memory_gb") or 0)
     if peak <= 0 or expected.above <= 0:
         return None

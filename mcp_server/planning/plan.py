@@ -48,7 +48,9 @@ class Plan(BaseModel):
 
     summary: str
     fits: bool
-    arguments: dict[str, Any] | None = Field(description="For start_lora_training, complete; null when nothing fits")
+    arguments: dict[str, Any] | None = Field(
+        default=None, description="For start_lora_training, complete; null when nothing fits"
+    )
     reasons: dict[str, str] = Field(description="One for each argument that was chosen")
     cut_to_fit: list[str] = Field(default_factory=list, description="What was given up so that it fits, in order")
     memory: MemoryEstimate
@@ -78,7 +80,6 @@ class Draft:
         # Only now is the number of steps known, on which the schedule depends.
         final = chosen.options.model_copy(update=recipe.schedule(chosen.options, lengths.rows, written.reasons))
         self.expected = Expectation(chosen.shape, final, chosen.tokens, chosen.budget)
-
 
     def after(self, probe: ProbeResult) -> Draft:
         """The same plan with what its probe taught: the probe's own peak is the expectation now."""
@@ -237,8 +238,8 @@ def _warnings(drafted: Draft, verdict: str) -> list[str]:
         )
     if lengths.longest > options.max_seq_length and options.mask_prompt:
         found.append(
-            f"rows longer than max_seq_length={options.max_seq_length} are cut: one whose prompt alone is longer has "
-            "nothing left to learn and turns the loss into NaN in mlx-lm; inspect_dataset finds them"
+            f"rows longer than max_seq_length={options.max_seq_length} are cut; one whose prompt alone is longer has nothing "
+            "left to learn and stops the training before its first step: inspect_dataset finds them"
         )
     if drafted.expected.origin.endswith("not measured on a Mac") and not drafted.expected.correction.jobs:
         found.append(

@@ -139,21 +139,15 @@ def write(
 
 def schedule(options: TrainingOptions, rows: int, why: dict[str, str]) -> dict[str, Any]:
     """What depends on the final number of steps: warm-up and decay, reports, validations, checkpoints."""
-    updates = max(options.iters // options.grad_accumulation_steps, 1)
     share = sizes(rows).warmup
-    warmup = round(share * updates)
-    why["lr_schedule"] = (
-        f"{warmup} of {updates} updates ({share:.0%}) of warm-up, then cosine down to a tenth; it counts updates, not steps"
-    )
+    why["lr_schedule"] = "cosine: the rate falls slowly, so that the last steps settle"
+    why["warmup"] = f"{share:.0%} of the steps, by the table: Adam's first steps are large"
+    why["steps_per_report"] = "a hundred points on the loss curve"
     why["steps_per_eval"] = "ten validations: enough to see overfitting begin"
     why["save_every"] = "five checkpoints, and one at a stop"
     return {
-        "lr_schedule": {
-            "name": "cosine_decay",
-            "arguments": [options.learning_rate, max(updates - warmup, 1), options.learning_rate / 10],
-            "warmup": warmup,
-            "warmup_init": options.learning_rate / 100,
-        },
+        "lr_schedule": "cosine",
+        "warmup": share,
         "steps_per_report": max(options.iters // 100, 1),
         "steps_per_eval": max(options.iters // 10, 1),
         "save_every": max(options.iters // 5, 1),

@@ -30,7 +30,7 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
     began = time.perf_counter()
     worker.phase("loading model", model=options.model)
     model, tokenizer = load_model(options.model)
-    train_set, valid_set = train._load_data(options, tokenizer)  # pyright: ignore[reportPrivateUsage]
+    train_set, valid_set, _ = train._load_data(options, tokenizer)  # pyright: ignore[reportPrivateUsage]
     mx.random.seed(options.seed)
     train._make_trainable(model, options)  # pyright: ignore[reportPrivateUsage]
     optimizer = train._make_optimizer(options)  # pyright: ignore[reportPrivateUsage]

@@ -12,15 +12,16 @@ from mcp.client import Client
 from mcp_server.platform import facts
 from tests.helpers import call, refusal, training
 
-MAC = {
+MAC: dict[str, Any] = {
     "system": "Darwin",
     "machine": "arm64",
     "translated": 0,
     "container": False,
     "macos": "26.1",
     "chip": "Apple M3 Max",
+    "memory_bytes": 64 * 2**30,
+    "metal": True,
 }
-MAC |= {"memory_bytes": 64 * 2**30, "metal": True}
 CASES: dict[str, tuple[dict[str, Any], str, str]] = {
     "rosetta": (MAC | {"machine": "x86_64", "translated": 1}, "", "Rosetta"),
     "intel": (MAC | {"machine": "x86_64"}, "", "Intel"),
