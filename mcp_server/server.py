@@ -16,7 +16,8 @@ from mcp_server.tools import jobs, models, planning, platform, training  # noqa:
 
 INSTRUCTIONS = (
     "Fine-tunes language models on this Mac with MLX. Order: check_platform (prepare_environment if it says so), "
-    "convert_model if needed, plan_training, start_lora_training, read_training_log, run_benchmark against the base. Jobs outlive the session; list_jobs finds them."
+    "convert_model if needed, plan_training, start_lora_training, "
+    "read_training_log, run_benchmark against the base. Jobs outlive the session; list_jobs finds them."
 )
 
 

@@ -157,7 +157,7 @@ def test_a_stop_leaves_nothing(plugin: Path, home: Path, monkeypatch: pytest.Mon
     deadline = time.monotonic() + 20
     while not list(home.glob(".mlx-*")) and time.monotonic() < deadline:
         time.sleep(0.02)
-    service.ask_to_stop(folder, force=False)
+    service.ask_to_stop(folder, action="stop")
     while not service.reconcile(folder).finished and time.monotonic() < deadline:
         time.sleep(0.02)
     assert folder.state().status == "cancelled"
