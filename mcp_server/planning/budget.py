@@ -74,6 +74,11 @@ def _metal_limit(total: int, found: Mapping[str, Any]) -> tuple[int, str]:
     return chip.working_set_bytes(total), "Metal's usual share of the memory (two thirds, above 32 GB three quarters)"
 
 
+def working_set(budget: Budget) -> int:
+    """What Metal advises one process to use on this Mac, bytes."""
+    return _integer(budget.facts, "working_set_bytes") or chip.working_set_bytes(budget.total)
+
+
 def _integer(values: Mapping[str, Any], name: str) -> int | None:
     value = values.get(name)
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
