@@ -34,6 +34,7 @@ START = {
     "back_attention": 3.4, "back_mlp": 2, "back_hidden": 2, "back_wide": 1.5,
 }  # fmt: skip
 PULL = 0.2
+PARTS = ("fitted", "held_out", "later")
 UNDER = 1.6
 Point = tuple[dict[str, Any], ModelShape, TrainingOptions]
 
@@ -100,14 +101,11 @@ def report(path: Path) -> dict[str, Any]:
     recorded = json.loads(path.read_text())
     points = load(path)
     k = coefficients(recorded["backend"], compiled=recorded["compiled"])
-    groups = {
-        "fitted": [point for point in points if not point[0]["held_out"]],
-        "held_out": [point for point in points if point[0]["held_out"]],
-    }
+    groups = {part: [point for point in points if point[0]["part"] == part] for part in PARTS}
     rows = [
         {
             "name": row["name"],
-            "held_out": row["held_out"],
+            "part": row["part"],
             "measured_mb": round(row["peak_bytes"] / 1e6, 1),
             "error": round(float(error), 4),
         }
@@ -119,7 +117,7 @@ def report(path: Path) -> dict[str, Any]:
         "versions": recorded["versions"],
         "measured_on": recorded["measured_on"],
         "reported_on": platform.platform(),
-        **{name: summary(group, k) for name, group in groups.items()},
+        **{part: summary(group, k) for part, group in groups.items() if group},
         "median_error": round(statistics.median(abs(row["error"]) for row in rows), 4),
         "rows": rows,
     }
@@ -134,8 +132,8 @@ def main() -> None:
         print(json.dumps(report(arguments.grid), indent=1))
         return
     points = load(arguments.grid)
-    k = fit([point for point in points if not point[0]["held_out"]])
-    held_out = [point for point in points if point[0]["held_out"]]
+    k = fit([point for point in points if point[0]["part"] == "fitted"])
+    held_out = [point for point in points if point[0]["part"] == "held_out"]
     print(json.dumps({"coefficients": {name: getattr(k, name) for name in START}, "held_out": summary(held_out, k)}))
 
 

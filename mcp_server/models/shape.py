@@ -104,14 +104,19 @@ def from_config(config: dict[str, Any], *, bits: int | None = None) -> ModelShap
 
     ``bits`` gives the shape after a quantization with groups of 64 (config.json's own says otherwise when it is None).
     """
+    return from_headers(*imagine(config, bits=bits))
+
+
+def imagine(config: dict[str, Any], *, bits: int | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The config and the tensors (name → dtype, shape) of a llama-like model with the dimensions of ``config``."""
     text = {**config, **(config.get("text_config") or {})}
     quantization = config.get("quantization") or {}
     bits = bits or quantization.get("bits")
-    dims = _dimensions(text)
     dtype = {"float32": "F32", "float16": "F16"}.get(str(text.get("torch_dtype") or text.get("dtype")), "BF16")
-    tensors = _tensors_of(dims, bool(text.get("tie_word_embeddings", False)), dtype, bits, quantization)
+    tied = bool(text.get("tie_word_embeddings", False))
+    tensors = _tensors_of(_dimensions(text), tied, dtype, bits, quantization)
     known = config if bits is None else {**config, "quantization": quantization or {"bits": bits, "group_size": 64}}
-    return from_headers(known, tensors)
+    return known, tensors
 
 
 def from_headers(config: dict[str, Any], tensors: dict[str, Any]) -> ModelShape:

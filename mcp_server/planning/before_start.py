@@ -9,7 +9,7 @@ from mcp_server.jobs.store import JobFolder
 from mcp_server.planning import budget as budgets
 from mcp_server.planning import calibration, memory, rows
 from mcp_server.planning.check import DoesNotFitError, Expectation, advice, backend_name, gb, judge, model_shape
-from mcp_server.planning.ladder import shrink
+from mcp_server.planning.ladder import smallest_harm
 from mcp_server.planning.rows import RowLengths
 from mcp_server.training.options import TrainingOptions
 
@@ -49,7 +49,7 @@ def before_start(options: TrainingOptions, backend: str) -> StartCheck:
     if check.verdict == "not now":
         raise DoesNotFitError(check.text)
     if check.verdict == "does not fit":
-        smaller = shrink(expected, lengths)
+        smaller = smallest_harm(expected, lengths)
         if smaller is None:
             raise DoesNotFitError(f"{check.text}; {advice(found, expected.budget)}")
         changed = ", ".join(f"{name}={_shown(value)}" for name, value in smaller.changes.items())

@@ -22,15 +22,17 @@ class Smaller:
         self.cut = cut
 
 
-def shrink(expected: Expectation, lengths: RowLengths, *, share: float = TIGHT) -> Smaller | None:
-    """The first of the ladder's steps whose likely peak stays below ``share`` of the limit; None when the last does not.
+def smallest_harm(expected: Expectation, lengths: RowLengths) -> Smaller | None:
+    """What fits with room to spare or, if nothing does, what fits at all (``judge`` then calls it tight)."""
+    return shrink(expected, lengths) or shrink(expected, lengths, tight=True)
 
-    Nothing is changed when it fits as it is.
-    """
+
+def shrink(expected: Expectation, lengths: RowLengths, *, tight: bool = False) -> Smaller | None:
+    """The first of the ladder's steps that fits; None when the last does not. Nothing changes when it fits as it is."""
     options, now = expected.options, expected
     changes: dict[str, Any] = {}
     cut: list[str] = []
-    if fits(now, share):
+    if fits(now, tight=tight):
         return Smaller(now, changes, cut)
     for rung in _RUNGS:
         for change, why in rung(now, lengths):
@@ -42,14 +44,16 @@ def shrink(expected: Expectation, lengths: RowLengths, *, share: float = TIGHT) 
             options, now = tried, then
             changes |= change
             cut.append(why)
-            if fits(now, share):
+            if fits(now, tight=tight):
                 return Smaller(now, changes, cut)
     return None
 
 
-def fits(expected: Expectation, share: float = TIGHT) -> bool:
-    """Whether the peak, erring as far as seen, stays within the limit and, as expected, below ``share`` of it."""
-    return expected.peak <= share * expected.budget.limit and expected.high <= expected.budget.limit
+def fits(expected: Expectation, *, tight: bool = False) -> bool:
+    """Whether the peak stays below the limit with room to spare, erring as far as seen; ``tight``: just below it."""
+    if tight:
+        return expected.peak <= expected.budget.limit
+    return expected.peak <= TIGHT * expected.budget.limit and expected.high <= expected.budget.limit
 
 
 def _checkpoint(now: Expectation, _: RowLengths) -> Iterator[Step]:

@@ -13,7 +13,7 @@ from mcp_server.models import shape as shapes
 from mcp_server.planning import budget as budgets
 from mcp_server.planning import memory, recipe, rows, time
 from mcp_server.planning.check import Expectation, MemoryEstimate, advice, backend_name, gb, judge
-from mcp_server.planning.ladder import Smaller, fits, shrink
+from mcp_server.planning.ladder import Smaller, fits, smallest_harm
 from mcp_server.planning.probe import ProbeResult
 from mcp_server.planning.recipe import Goal, Recipe
 from mcp_server.planning.rows import RowLengths
@@ -119,7 +119,7 @@ def draft(request: PlanRequest) -> Draft:
     budget = budgets.read(backend_name(backend))
     options = written.options.model_copy(update={"model": str(path), "data": str(data)})
     wanted = Expectation(shape, options, tokens, budget)
-    return Draft(request, written, lengths, wanted, shrink(wanted, lengths))
+    return Draft(request, written, lengths, wanted, smallest_harm(wanted, lengths))
 
 
 def finish(drafted: Draft, probe: ProbeResult | None = None, probe_job: str | None = None) -> Plan:
