@@ -28,12 +28,12 @@ from mcp_server.planning.memory import estimate
 from mcp_server.training.options import TrainingOptions
 
 START = {
-    "hidden": 5, "query": 5, "key": 2, "mlp": 6, "expert_hidden": 3, "expert_mlp": 5, "attention": 0.65,
+    "hidden": 5, "query": 5, "key": 2, "mlp": 6, "expert_hidden": 3, "expert_mlp": 5, "attention": 1,
     "score_cap": 1, "wide": 1, "full": 1, "lora": 0.9, "rank": 1, "dropout": 1, "dora": 0.55, "dora_weight": 1,
     "logits": 4.3, "logits32": 0.1, "softcap": 1, "update": 3.75, "boundary": 1.2, "gc_loss": 1.3, "recompute": 1.4,
     "back_attention": 3.4, "back_mlp": 2, "back_hidden": 2, "back_wide": 1.5,
 }  # fmt: skip
-PULL = 0.2
+PULL = 0.3
 PARTS = ("fitted", "held_out", "later")
 UNDER = 1.6
 Point = tuple[dict[str, Any], ModelShape, TrainingOptions]
@@ -42,9 +42,11 @@ Point = tuple[dict[str, Any], ModelShape, TrainingOptions]
 def load(path: Path) -> list[Point]:
     """The measured configurations with their shapes, read as the server reads a model folder."""
     points: list[Point] = []
-    for row in json.loads(path.read_text())["configurations"]:
-        tensors = {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in row["header"].items()}
-        points.append((row, from_headers(row["config"], tensors), TrainingOptions.model_validate(row["options"])))
+    record = json.loads(path.read_text())
+    for row in record["configurations"]:
+        model = record["models"][f"{row['shape']} {row['type']}"]
+        tensors = {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in model["header"].items()}
+        points.append((row, from_headers(model["config"], tensors), TrainingOptions.model_validate(row["options"])))
     return points
 
 
