@@ -268,8 +268,8 @@ def measure_one(spec: dict[str, Any]) -> dict[str, Any]:
     header = {name: [names[value.dtype], list(value.shape)] for name, value in weights}
     mx.eval(model.parameters())
     options = TrainingOptions.model_validate(spec["options"])
-    train._make_trainable(model, options)  # pyright: ignore[reportPrivateUsage]
-    optimizer = train._make_optimizer(options)  # pyright: ignore[reportPrivateUsage]
+    train.make_trainable(model, options)
+    optimizer = train.make_optimizer(options)
     mx.eval(model.parameters())
     trainable: Any = tree_flatten(model.trainable_parameters())
     del weights

@@ -25,14 +25,14 @@ import anyio
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from mcp_server.jobs import service, store
-from mcp_server.planning import plan as planning
-from mcp_server.planning.measured import PlanTraining, make_plan
-from mcp_server.planning.probe import ProbeResult, total_seconds
-from mcp_server.training.options import TrainingOptions
-from mcp_server.training.request import TrainingRequest
-from mcp_server.training.start import start_training
-from tests.tiny import make_tiny_model
+from mcp_server.jobs import service, store  # noqa: E402
+from mcp_server.planning import plan as planning  # noqa: E402
+from mcp_server.planning.measured import PlanTraining, make_plan  # noqa: E402
+from mcp_server.planning.probe import ProbeResult, total_seconds  # noqa: E402
+from mcp_server.training.options import TrainingOptions  # noqa: E402
+from mcp_server.training.request import TrainingRequest  # noqa: E402
+from mcp_server.training.start import start_training  # noqa: E402
+from tests.tiny import make_tiny_model  # noqa: E402
 
 # model type, hidden size, layers, vocabulary, rows, longest row in words, goal
 CASES = (
@@ -72,7 +72,9 @@ async def run_case(case: tuple[Any, ...], steps: int, scratch: Path) -> dict[str
     changes = {"iters": steps, "steps_per_eval": max(steps // 4, 1), "adapter_path": str(scratch / "adapter")}
     options = TrainingOptions.model_validate(plan.arguments | changes)
     foretold = total_seconds(options, probe.seconds_per_step, probe.load_seconds, probe.validation_seconds)
-    guess = planning.finish(planning.draft(planning.PlanRequest(model=str(model), data=str(scratch / "data"), goal=goal)))
+    guess = planning.finish(
+        planning.draft(planning.PlanRequest(model=str(model), data=str(scratch / "data"), goal=goal))
+    )
     started = start_training(TrainingRequest.model_validate(plan.arguments | changes))
     folder = store.get(started.job_id)
     while not (state := service.reconcile(folder)).finished:
@@ -82,18 +84,22 @@ async def run_case(case: tuple[Any, ...], steps: int, scratch: Path) -> dict[str
     reports = [event for event in events if event["type"] == "train"]
     spent = sum(plan.arguments["steps_per_report"] / event["iterations_per_second"] for event in reports[1:])
     step = spent / (len(reports[1:]) * plan.arguments["steps_per_report"])
-    took = (state.ended or 0) - next(event["time"] for event in events if event["type"] == "phase")
+    took = (state.ended or 0) - (state.started or 0)
     return {
         "case": f"{kind} h{hidden} L{layers}, {rows} rows, {goal}, batch {options.batch_size}",
         "status": state.status,
-        "peak_mb": {"estimate": round(1e3 * guess.memory.peak_gb, 1), "probe": round(probe.peak_bytes / 1e6, 1), "run": round(peak / 1e6, 1)},
+        "peak_mb": {
+            "estimate": round(1e3 * guess.memory.peak_gb, 1),
+            "probe": round(probe.peak_bytes / 1e6, 1),
+            "run": round(peak / 1e6, 1),
+        },
         "probe_memory_error": round(probe.peak_bytes / peak - 1, 4),
         "seconds_per_step": {"probe": probe.seconds_per_step, "run": round(step, 4)},
         "step_time_error": round(probe.seconds_per_step / step - 1, 4),
         "seconds_in_all": {"foretold": round(foretold, 1), "run": round(took, 1)},
         "total_time_error": round(foretold / took - 1, 4),
         "load_average": os.getloadavg()[0],
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import psutil
 
@@ -28,10 +29,14 @@ from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.queue import Ticket
 from mcp_server.jobs.recovery import next_rung, oom_kills
 from mcp_server.jobs.store import SKIPS_LINE, JobFolder, JobState, Outcome
+from mcp_server.planning.budget import free_bytes
 from mcp_server.training.diagnose import kind_of_failure, remedy
 
 POLL_SECONDS = 0.1
 LAST_WORD_SECONDS = 60.0  # how long a full disk may keep the end from being recorded
+MEMORY_SECONDS = float(
+    os.environ.get("MLX_TRAINING_MEMORY_SECONDS", "30")
+)  # how long a job waits for memory to be free
 GRACE_SECONDS = 120.0  # a checkpoint of a large model takes a while to write
 WORKERS = {
     "train": "mcp_server.workers.train",
@@ -61,7 +66,7 @@ class Runner:
         descriptor: int | None = None
         if self._spec.kind not in SKIPS_LINE:
             descriptor = self._wait_for_turn()
-            if descriptor is None:
+            if descriptor is None or not self._memory_is_free():
                 return
         started = time.time()
         while True:
@@ -148,9 +153,27 @@ class Runner:
         finally:
             ticket.leave()
 
-    def _end_unstarted(self, why: str) -> None:
+    def _memory_is_free(self) -> bool:
+        """Whether the job has the memory it needs, now that its turn has come; what the last job held takes a moment to go.
+
+        Otherwise the job ends here: begun beside a program that holds the memory it would freeze the machine.
+        """
+        needs = self._spec.needs_bytes
+        deadline = time.monotonic() + MEMORY_SECONDS
+        while needs is not None and (free := free_bytes()) < needs:
+            if self._stop_asked_at is not None:
+                self._end_unstarted("stopped while it waited for memory")
+                return False
+            if time.monotonic() > deadline:
+                held = f"it needs {needs / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: other programs hold the rest"
+                self._end_unstarted(f"{held}; close some and start it again", status="failed")
+                return False
+            time.sleep(1.0)
+        return True
+
+    def _end_unstarted(self, why: str, status: Literal["cancelled", "failed"] = "cancelled") -> None:
         clean(self._spec)
-        self._record(JobState(status="cancelled", why=why, ended=time.time(), runner=self._me))
+        self._record(JobState(status=status, why=why, ended=time.time(), runner=self._me))
 
     def _start_worker(self, descriptor: int | None) -> subprocess.Popen[bytes]:
         (self._folder.path / "outcome.json").unlink(missing_ok=True)

@@ -56,6 +56,7 @@ def start(
     scratch: Path | None = None,
     reserved: Path | None = None,
     python: Path | None = None,
+    needs_bytes: int | None = None,
     resume_from: Path | None = None,
 ) -> JobFolder:
     """Make a job and set it going in a process of its own. Raises BusyError when busy and told not to wait.
@@ -70,6 +71,7 @@ def start(
         project=str(settings.project()),
         if_busy=if_busy,
         python=str(python or interpreter.require()),
+        needs_bytes=needs_bytes,
         scratch=str(scratch) if scratch else None,
         reserved=str(reserved) if reserved else None,
         resume_from=str(resume_from) if resume_from else None,

@@ -53,6 +53,7 @@ class JobSpec(BaseModel):
     project: str
     if_busy: Literal["queue", "refuse"] = "queue"
     python: str
+    needs_bytes: int | None = None
     scratch: str | None = None
     reserved: str | None = None
     resume_from: str | None = None

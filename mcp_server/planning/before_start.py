@@ -22,6 +22,11 @@ class StartCheck:
         self._exact = exact
         self.warnings = warnings
 
+    @property
+    def needs_bytes(self) -> int | None:
+        """What must be free when the job's turn comes."""
+        return self._expected.peak if self._expected is not None else None
+
     def remember(self, folder: JobFolder) -> None:
         """Write the expectation beside the job, so that its measured peak teaches the next estimate."""
         if self._expected is not None:

@@ -64,6 +64,15 @@ def read(backend: Backend) -> Budget:
     )
 
 
+def free_bytes() -> int:
+    """Memory that nobody uses now, where jobs of this machine take it from."""
+    backend, _ = machine.backend(machine.collect())
+    known: Backend = (
+        "linux-cuda" if backend == "linux-cuda" else "linux-cpu" if backend == "linux-cpu" else "apple-silicon"
+    )
+    return read(known).free
+
+
 def _metal_limit(total: int, found: Mapping[str, Any]) -> tuple[int, str]:
     wired = _integer(found, "wired_limit_bytes")
     if wired:

@@ -29,7 +29,7 @@ class ProbeResult(BaseModel):
     usual_tokens: int = Field(description="Tokens a row of a usual batch, padded")
     usual_step_seconds: float
     seconds_per_step: float = Field(description="Mean over the batches of the data, at the measured pace")
-    load_seconds: float
+    load_seconds: float = Field(description="Starting, loading and tracing each batch shape once")
     validation_seconds: float = Field(description="One validation")
     total_seconds: float
     batches_looked_at: int
@@ -38,7 +38,7 @@ class ProbeResult(BaseModel):
 def start_probe(expected: Expectation, *, if_busy: IfBusy = "queue") -> JobFolder:
     """Start the probe of the training that ``expected`` is about. Raises a UserError; nothing is left then."""
     options = ProbeOptions(training=expected.options, tokens=expected.tokens)
-    folder = service.start("probe", options, job_id=store.new_id("probe"), if_busy=if_busy)
+    folder = service.start("probe", options, job_id=store.new_id("probe"), if_busy=if_busy, needs_bytes=expected.peak)
     calibration.expect(
         folder,
         expected.budget.machine_key(),

@@ -61,7 +61,13 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
     if reserved is not None:
         _reserve(adapter, job_id)
     folder = service.start(
-        "train", options, job_id=job_id, if_busy=request.if_busy, reserved=reserved, resume_from=resolved.checkpoint
+        "train",
+        options,
+        job_id=job_id,
+        if_busy=request.if_busy,
+        reserved=reserved,
+        resume_from=resolved.checkpoint,
+        needs_bytes=memory.needs_bytes,
     )
     memory.remember(folder)
     return _started(folder, backend, options, resolved, report, warnings)

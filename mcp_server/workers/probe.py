@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from typing import Any, cast
 
 import mlx.core as mx
 import numpy as np
+import psutil
 from mlx_lm.tuner import trainer
 from mlx_lm.tuner.datasets import CacheDataset
 
@@ -19,7 +21,7 @@ from mcp_server.workers.loading import load_model
 from mcp_server.workers.steps import run_steps
 
 _LOOKED_AT = 64  # batches whose padded length is worked out
-_LONG_STEP = 20.0  # seconds: above it one timed step of each length has to do
+_TIMED_SECONDS, _MOST_TIMED = 4.0, 12  # how long, and how often at most, steps of one length are timed
 
 
 def probe(worker: job.WorkerJob) -> dict[str, Any]:
@@ -27,37 +29,40 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
     asked = ProbeOptions.model_validate(worker.spec.options)
     options = asked.training
     np.random.seed(options.seed)
-    began = time.perf_counter()
     worker.phase("loading model", model=options.model)
     model, tokenizer = load_model(options.model)
-    train_set, valid_set, _ = train._load_data(options, tokenizer)  # pyright: ignore[reportPrivateUsage]
+    train_set, valid_set, _ = train.load_data(options, tokenizer)
     mx.random.seed(options.seed)
-    train._make_trainable(model, options)  # pyright: ignore[reportPrivateUsage]
-    optimizer = train._make_optimizer(options)  # pyright: ignore[reportPrivateUsage]
+    train.make_trainable(model, options)
+    optimizer = train.make_optimizer(options)
     mx.eval(model.parameters())
-    load_seconds = time.perf_counter() - began
+    load_seconds = time.time() - psutil.Process().create_time()  # importing mlx-lm is most of it for a small model
     worker.phase("looking at batches")
     lengths = _batch_lengths(train_set, options)
     usual = sorted(lengths)[len(lengths) // 2]
-    vocabulary = min(len(tokenizer.get_vocab()), 2**31 - 1)
+    vocabulary = len(tokenizer.get_vocab())
+
+    def steps(tokens: int, count: int, *, again: bool = True) -> list[float]:
+        # mlx-lm patches the layer class for checkpointing, and twice would be twice: only the first round asks for it.
+        asked_for = options.model_copy(update={"grad_checkpoint": False}) if again else options
+        worker.check_stop()
+        return run_steps(model, optimizer, asked_for, [tokens] * count, vocabulary, worker.folder.path)
+
     worker.phase("two steps at the worst batch", total=4, tokens=asked.tokens)
-    scratch = worker.folder.path
-    # The first step of a shape holds tracing and compilation: it is not timed.
-    seconds = run_steps(model, optimizer, options, [asked.tokens] * 2, vocabulary, scratch)
-    worst = seconds[1]
-    worker.events.write("progress", name="worst batch", step=2, total=4)
+    first, second = steps(asked.tokens, 2, again=False)
     peak = mx.get_peak_memory()
-    worker.check_stop()
-    repeats = 2 if worst > _LONG_STEP else 4
-    if worst <= _LONG_STEP:
-        worst = min(worst, *run_again(model, optimizer, options, asked.tokens, vocabulary, worker))
+    worker.events.write("progress", name="worst batch", step=2, total=4)
+    # The first step of a shape holds tracing and compilation; short steps are timed more often, since machines are busy.
+    count = max(1, min(_MOST_TIMED, int(_TIMED_SECONDS / max(second, 1e-3))))
+    worst = statistics.median([second, *steps(asked.tokens, count + 1)[1:]])
     near = usual if usual != asked.tokens else max(memory.PAD, asked.tokens // 2 // memory.PAD * memory.PAD)
-    timed = run_steps(model, optimizer, _as_is(options), [near] * repeats, vocabulary, scratch)[1:]
-    usual_seconds = sorted(timed)[len(timed) // 2]
+    first_near, *timed = steps(near, count + 1)
+    usual_seconds = statistics.median(timed)
     worker.events.write("progress", name="usual batch", step=4, total=4)
     pace = _line((near, usual_seconds), (asked.tokens, worst))
     step = sum(max(pace(length), 0.0) for length in lengths) / len(lengths)
     validation = _validation_seconds(model, valid_set, options)
+    tracing = max(first - worst, 0.0) + (len(set(lengths)) - 1) * max(first_near - usual_seconds, 0.0)
     return ProbeResult(
         peak_memory_gb=round(peak / 1e9, 4),
         peak_bytes=peak,
@@ -66,23 +71,11 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
         usual_tokens=usual,
         usual_step_seconds=round(max(pace(usual), 0.0), 4),
         seconds_per_step=round(step, 4),
-        load_seconds=round(load_seconds, 2),
+        load_seconds=round(load_seconds + tracing, 2),
         validation_seconds=round(validation, 3),
-        total_seconds=round(total_seconds(options, step, load_seconds, validation), 1),
+        total_seconds=round(total_seconds(options, step, load_seconds + tracing, validation), 1),
         batches_looked_at=len(lengths),
     ).model_dump()
-
-
-def run_again(
-    model: Any, optimizer: Any, options: TrainingOptions, tokens: int, vocabulary: int, worker: job.WorkerJob
-) -> list[float]:
-    """Two more timed steps at the same length: the machine may have been busy at the first."""
-    return run_steps(model, optimizer, _as_is(options), [tokens] * 3, vocabulary, worker.folder.path)[1:]
-
-
-def _as_is(options: TrainingOptions) -> TrainingOptions:
-    """For a second round on the same model: mlx-lm patches the layer class for checkpointing, once is enough."""
-    return options.model_copy(update={"grad_checkpoint": False})
 
 
 def _line(one: tuple[int, float], other: tuple[int, float]) -> Any:

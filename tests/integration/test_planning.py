@@ -25,11 +25,10 @@ def wide(project: Path) -> Path:
     data = project / "rows"
     data.mkdir()
     for name, count in (("train", 24), ("valid", 4)):
-        rows = [
-            {"messages": [{"role": "user", "content": "How much is the lamp? " * (1 + number % 8)}]
-             + [{"role": "assistant", "content": "The lamp costs 42."}]}
-            for number in range(count)
-        ]  # fmt: skip
+        rows: list[dict[str, Any]] = []
+        for number in range(count):
+            question = {"role": "user", "content": "How much is the lamp? " * (1 + number % 8)}
+            rows.append({"messages": [question, {"role": "assistant", "content": "The lamp costs 42."}]})
         (data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return project
 
@@ -143,7 +142,9 @@ async def test_missing_environment_is_named_by_every_tool_that_needs_it(
     assert plan["data"]["counted_by"] == "characters"
 
 
-async def test_model_that_is_not_here_says_how_to_get_it(client: Client, project: Path, monkeypatch: pytest.MonkeyPatch):
+async def test_model_that_is_not_here_says_how_to_get_it(
+    client: Client, project: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     text = await refusal(client, "plan_training", model="mlx-community/Nowhere-1B-4bit", data="data")
     assert "download it first" in text

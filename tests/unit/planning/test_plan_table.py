@@ -85,7 +85,8 @@ def data_folder(folders: Path, rows: int, words: int) -> Path:
 
     def line(number: int) -> str:
         text = "price " * (words * (3 if number % 100 == 99 else 1))
-        return '{"messages": [{"role": "user", "content": "%s"}, {"role": "assistant", "content": "%d"}]}\n' % (text, number)
+        messages = [{"role": "user", "content": text}, {"role": "assistant", "content": str(number)}]
+        return json.dumps({"messages": messages}) + "\n"
 
     with (path / "train.jsonl").open("w") as file:
         file.writelines(line(number) for number in range(rows))

@@ -60,7 +60,19 @@ def test_a_good_mac_is_ready_and_everything_is_told(tmp_path: Path, monkeypatch:
     assert found.verdict == "ready", found.summary
     assert (found.backend, found.memory_gb, found.recommended_working_set_gb) == ("apple-silicon", 68.7, 51.5)
     names = [each.name for each in found.checks]
-    assert names == ["machine", "macos", "chip", "power", "heat", "memory", "gpu memory", "disk", "mlx", "device", "hub"]
+    assert names == [
+        "machine",
+        "macos",
+        "chip",
+        "power",
+        "heat",
+        "memory",
+        "gpu memory",
+        "disk",
+        "mlx",
+        "device",
+        "hub",
+    ]
     assert "generation 3" in line(found, "chip").value
     assert "40 GPU cores" in line(found, "chip").value
     assert "14.0 or later" in line(found, "macos").value
@@ -128,9 +140,7 @@ def test_versions_are_read_as_numbers(text: str, numbers: tuple[int, ...] | None
 
 @pytest.mark.parametrize("value", [None, "", "?", -1, [], {}, 1.5, True])
 @pytest.mark.parametrize("name", sorted(MAC))
-def test_no_fact_however_odd_makes_a_traceback(
-    name: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_no_fact_however_odd_makes_a_traceback(name: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     found = report(tmp_path, monkeypatch, **{name: value})
     assert found.verdict in ("ready", "ready with warnings", "not ready")
     assert all(each.remedy for each in found.checks if each.status == "failed")
