@@ -29,24 +29,41 @@ def smallest_harm(expected: Expectation, lengths: RowLengths) -> Smaller | None:
 
 def shrink(expected: Expectation, lengths: RowLengths, *, tight: bool = False) -> Smaller | None:
     """The first of the ladder's steps that fits; None when the last does not. Nothing changes when it fits as it is."""
-    options, now = expected.options, expected
+    now = expected
     changes: dict[str, Any] = {}
-    cut: list[str] = []
+    cut: dict[str, str] = {}  # by the first option of a step: what was cut further is said once
     if fits(now, tight=tight):
-        return Smaller(now, changes, cut)
+        return Smaller(now, changes, [])
     for rung in _RUNGS:
         for change, why in rung(now, lengths):
-            tried = options.model_copy(update=change)
-            tokens = memory.padded(lengths.longest, tried.max_seq_length)
-            then = Expectation(now.shape, tried, tokens, now.budget)
+            then = _with(now, change, lengths)
             if then.peak >= now.peak:
                 continue  # it saves nothing here (the loss may make the peak, not the layers): not given up for nothing
-            options, now = tried, then
+            now = then
             changes |= change
-            cut.append(why)
+            cut[next(iter(change))] = why
             if fits(now, tight=tight):
-                return Smaller(now, changes, cut)
+                return _give_back(expected, Smaller(now, changes, []), cut, lengths, tight=tight)
     return None
+
+
+def _with(now: Expectation, change: dict[str, Any], lengths: RowLengths) -> Expectation:
+    options = now.options.model_copy(update=change)
+    return Expectation(now.shape, options, memory.padded(lengths.longest, options.max_seq_length), now.budget)
+
+
+def _give_back(
+    wanted: Expectation, found: Smaller, cut: dict[str, str], lengths: RowLengths, *, tight: bool
+) -> Smaller:
+    """Undo what a later, larger step has made needless."""
+    for name in ("num_layers", "lora_parameters", "grad_checkpoint"):
+        if name in found.changes and len(cut) > 1:
+            back = _with(found.expected, {name: getattr(wanted.options, name)}, lengths)
+            if fits(back, tight=tight):
+                del cut[name]
+                rest = {key: value for key, value in found.changes.items() if key != name}
+                found = Smaller(back, rest, [])
+    return Smaller(found.expected, found.changes, list(cut.values()))
 
 
 def fits(expected: Expectation, *, tight: bool = False) -> bool:
