@@ -161,3 +161,22 @@ async def test_memory_of_a_running_job_has_a_trend_and_headroom(client: Client, 
     alone = await call(client, "get_metal_memory")
     assert "no job is running" in alone["summary"]
     assert "job" not in alone
+
+
+async def test_job_whose_turn_comes_beside_a_full_memory_ends_in_words(
+    client: Client, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLX_TRAINING_MEMORY_SECONDS", "1")
+    told(tmp_path, monkeypatch, memory_bytes=64 * 2**30, available_bytes=40 * 10**9)
+    first = await call(client, "start_lora_training", **training(model="wide", data="rows", iters=2000, num_layers=4))
+    waiting = await call(
+        client, "start_lora_training", **training(model="wide", data="rows", adapter_path="adapters/second")
+    )
+    assert waiting["status"] == "queued"
+    # Somebody else takes the memory while it waits in line.
+    told(tmp_path, monkeypatch, memory_bytes=64 * 2**30, available_bytes=10**6)
+    await call(client, "stop_job", job_id=first["job_id"])
+    news = await end_of(client, waiting["job_id"])
+    assert news["status"] == "failed"
+    assert "other programs hold the rest" in news["why"]
+    assert not (wide / "adapters" / "second").exists()
