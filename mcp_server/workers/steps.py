@@ -17,6 +17,7 @@ from mlx_lm.tuner import trainer
 from mlx_lm.tuner.callbacks import TrainingCallback
 
 from mcp_server.training.options import TrainingOptions
+from mcp_server.workers.loop import cache_threshold
 
 
 class _Clock(TrainingCallback):
@@ -75,7 +76,7 @@ def run_steps(
                 adapter_file=str(nowhere),
                 grad_checkpoint=options.grad_checkpoint,
                 grad_accumulation_steps=options.grad_accumulation_steps,
-                clear_cache_threshold=options.clear_cache_threshold,
+                clear_cache_threshold=cache_threshold(options),
             ),
             iterate_batches=batches,
             training_callback=clock,
