@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import Literal
 
 import psutil
 
@@ -27,16 +28,22 @@ from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.queue import Ticket
 from mcp_server.jobs.recovery import next_rung, oom_kills
-from mcp_server.jobs.store import JobFolder, JobState, Outcome
+from mcp_server.jobs.store import SKIPS_LINE, JobFolder, JobState, Outcome
+from mcp_server.planning.budget import free_bytes
 from mcp_server.training.diagnose import kind_of_failure, remedy
 
 POLL_SECONDS = 0.1
 LAST_WORD_SECONDS = 60.0  # how long a full disk may keep the end from being recorded
+MEMORY_SECONDS = float(
+    os.environ.get("MLX_TRAINING_MEMORY_SECONDS", "30")
+)  # how long a job waits for memory to be free
 GRACE_SECONDS = 120.0  # a checkpoint of a large model takes a while to write
 WORKERS = {
     "train": "mcp_server.workers.train",
     "convert": "mcp_server.workers.convert",
     "benchmark": "mcp_server.workers.benchmark",
+    "probe": "mcp_server.workers.probe",
+    "environment": "mcp_server.workers.environment",
 }
 REFUSED = "refused: another job has the machine"
 
@@ -56,9 +63,11 @@ class Runner:
         signal.signal(signal.SIGTERM, self._on_stop)
         for ignored in (signal.SIGINT, signal.SIGHUP):
             signal.signal(ignored, signal.SIG_IGN)
-        descriptor = self._wait_for_turn()
-        if descriptor is None:
-            return
+        descriptor: int | None = None
+        if self._spec.kind not in SKIPS_LINE:
+            descriptor = self._wait_for_turn()
+            if descriptor is None or not self._memory_is_free():
+                return
         started = time.time()
         while True:
             kills_before = oom_kills()
@@ -67,13 +76,15 @@ class Runner:
                 worker = ProcessIdentity.of(process.pid)
             except ProcessLookupError:
                 worker = None
-            self._announce(descriptor, process.pid)
+            if descriptor is not None:
+                self._announce(descriptor, process.pid)
             self._record(JobState(status="working", started=started, runner=self._me, worker=worker))
             outcome, code = self._end_of(process, kills_before)
             if not self._goes_on(outcome):
                 break
         self._record_end(outcome, code, started)
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
     def _end_of(self, process: subprocess.Popen[bytes], kills_before: int | None) -> tuple[Outcome, int]:
         code = self._wait_for(process)
@@ -142,13 +153,34 @@ class Runner:
         finally:
             ticket.leave()
 
-    def _end_unstarted(self, why: str) -> None:
-        clean(self._spec)
-        self._record(JobState(status="cancelled", why=why, ended=time.time(), runner=self._me))
+    def _memory_is_free(self) -> bool:
+        """Whether the job has the memory it needs, now that its turn has come; what the last job held takes a moment to go.
 
-    def _start_worker(self, descriptor: int) -> subprocess.Popen[bytes]:
+        Otherwise the job ends here: begun beside a program that holds the memory it would freeze the machine.
+        """
+        needs = self._spec.needs_bytes
+        deadline = time.monotonic() + MEMORY_SECONDS
+        while needs is not None and (free := free_bytes()) < needs:
+            if self._stop_asked_at is not None:
+                self._end_unstarted("stopped while it waited for memory")
+                return False
+            if time.monotonic() > deadline:
+                held = f"it needs {needs / 1e9:.2f} GB and {free / 1e9:.2f} GB are free: other programs hold the rest"
+                self._end_unstarted(f"{held}; close some and start it again", status="failed")
+                return False
+            time.sleep(1.0)
+        return True
+
+    def _end_unstarted(self, why: str, status: Literal["cancelled", "failed"] = "cancelled") -> None:
+        clean(self._spec)
+        self._record(JobState(status=status, why=why, ended=time.time(), runner=self._me))
+
+    def _start_worker(self, descriptor: int | None) -> subprocess.Popen[bytes]:
         (self._folder.path / "outcome.json").unlink(missing_ok=True)
-        environment = os.environ | {"MLX_TRAINING_LOCK_FD": str(descriptor), "PYTHONUNBUFFERED": "1"}
+        held = () if descriptor is None else (descriptor,)
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        if descriptor is not None:
+            environment["MLX_TRAINING_LOCK_FD"] = str(descriptor)
         with self._folder.log.open("ab") as log:
             return subprocess.Popen(
                 launch.command(self._spec.python, WORKERS[self._spec.kind], str(self._folder.path)),
@@ -156,7 +188,7 @@ class Runner:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                pass_fds=(descriptor,),
+                pass_fds=held,
                 start_new_session=True,  # a signal to the runner's group must not end the worker without a checkpoint
             )
 

@@ -55,10 +55,13 @@ def start(
     if_busy: IfBusy = "queue",
     scratch: Path | None = None,
     reserved: Path | None = None,
+    python: Path | None = None,
+    needs_bytes: int | None = None,
     resume_from: Path | None = None,
 ) -> JobFolder:
     """Make a job and set it going in a process of its own. Raises BusyError when busy and told not to wait.
 
+    ``python`` runs the worker, by default the interpreter that has mlx-lm. Kinds in ``store.SKIPS_LINE`` start at once.
     When it raises, the job's folder, ``scratch`` and an empty ``reserved`` are gone again.
     """
     spec = JobSpec(
@@ -67,7 +70,8 @@ def start(
         created=time.time(),
         project=str(settings.project()),
         if_busy=if_busy,
-        python=str(interpreter.require()),
+        python=str(python or interpreter.require()),
+        needs_bytes=needs_bytes,
         scratch=str(scratch) if scratch else None,
         reserved=str(reserved) if reserved else None,
         resume_from=str(resume_from) if resume_from else None,
@@ -75,7 +79,7 @@ def start(
     )
     folder: JobFolder | None = None
     try:
-        if if_busy == "refuse" and (busy := holder_text()):
+        if if_busy == "refuse" and kind not in store.SKIPS_LINE and (busy := holder_text()):
             raise BusyError(f"{busy}; {_BUSY_REMEDY}")
         folder = store.create(spec)
         _spawn(folder)

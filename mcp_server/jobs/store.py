@@ -16,7 +16,9 @@ from mcp_server.errors import JobError, PathError
 from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.process import ProcessIdentity
 
-Kind = Literal["train", "convert", "benchmark"]
+Kind = Literal["train", "convert", "benchmark", "probe", "environment"]
+# Jobs that use neither the GPU nor much memory: they neither wait in line for the machine nor hold it.
+SKIPS_LINE: frozenset[Kind] = frozenset({"environment"})
 Status = Literal["queued", "working", "completed", "failed", "cancelled", "paused", "lost"]
 TERMINAL: tuple[Status, ...] = ("completed", "failed", "cancelled", "paused", "lost")
 
@@ -51,6 +53,7 @@ class JobSpec(BaseModel):
     project: str
     if_busy: Literal["queue", "refuse"] = "queue"
     python: str
+    needs_bytes: int | None = None
     scratch: str | None = None
     reserved: str | None = None
     resume_from: str | None = None

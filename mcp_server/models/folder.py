@@ -53,7 +53,7 @@ def _cached_snapshot(model: str) -> Path | None:
     except OSError:
         return None
     snapshot = repository / "snapshots" / revision
-    return snapshot if (snapshot / "config.json").exists() and _weights(snapshot) else None
+    return snapshot if (snapshot / "config.json").exists() and weight_files(snapshot) else None
 
 
 def check(path: Path) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def check(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise ModelError(f"model {path} is a file; give the folder that holds config.json and *.safetensors")
     config = read_config(path)
-    if not _weights(path):
+    if not weight_files(path):
         found = ", ".join(sorted(entry.suffix or entry.name for entry in path.iterdir())[:6]) or "nothing"
         hint = (
             "; *.gguf and *.bin can't be trained, get the safetensors version"
@@ -71,7 +71,7 @@ def check(path: Path) -> dict[str, Any]:
         raise ModelError(f"model {path} has no *.safetensors weights (found {found}){hint}")
     if not any((path / name).exists() for name in _TOKENIZER_FILES):
         raise ModelError(f"model {path} has no tokenizer files (tokenizer.json); copy them from the original model")
-    for file in _weights(path):
+    for file in weight_files(path):
         tensors(file)
     return config
 
@@ -101,7 +101,7 @@ def layer_count(config: dict[str, Any]) -> int | None:
 
 def size_bytes(path: Path) -> int:
     """Bytes of weights on disk."""
-    return sum(file.stat().st_size for file in _weights(path))
+    return sum(file.stat().st_size for file in weight_files(path))
 
 
 def tensors(file: Path) -> dict[str, Any]:
@@ -127,5 +127,6 @@ def tensors(file: Path) -> dict[str, Any]:
     return header
 
 
-def _weights(path: Path) -> list[Path]:
+def weight_files(path: Path) -> list[Path]:
+    """The files mlx-lm loads weights from."""
     return sorted(path.glob("model*.safetensors"))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
-import shutil
 import subprocess
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from mcp_server import settings
 from mcp_server.errors import PlatformError
+from mcp_server.platform import chip, interpreter, lines, readings
 from mcp_server.platform import facts as machine
-from mcp_server.platform import interpreter
+from mcp_server.platform.lines import Check
 
 _PROBE = """
 import importlib.metadata, json, sys
@@ -32,15 +28,6 @@ if found["mlx"]:
     found["device_info"] = {k: v for k, v in mx.device_info().items() if isinstance(v, (int, str))}
 print(json.dumps(found))
 """
-
-
-class Check(BaseModel):
-    """One line of the answer."""
-
-    name: str
-    status: Literal["ok", "warning", "failed"]
-    value: str = Field(description="What was found")
-    remedy: str | None = Field(default=None, description="What to do about it")
 
 
 class PlatformReport(BaseModel):
@@ -60,37 +47,50 @@ class PlatformReport(BaseModel):
     checks: list[Check]
 
 
-def check_platform() -> PlatformReport:
-    """Read the machine and judge it. Never raises for what it finds."""
+def check_platform(*, hub: bool = True) -> PlatformReport:
+    """Read the machine and judge it. Never raises for what it finds. ``hub``: whether to try the Hugging Face Hub too."""
     facts = machine.collect()
     backend, reasons = refusal(facts)
-    checks = [_machine_check(facts, backend, reasons)]
-    memory = facts.get("memory_bytes")
-    memory_gb = round(memory / 1e9, 1) if isinstance(memory, int) else None
-    checks.append(_memory_check(memory_gb))
-    checks.append(_disk_check(settings.home()))
-    working_set: float | None = None
+    found = readings.collect(facts)
+    asked = {} if reasons else probe()
+    info = asked.get("device_info")
+    told = info.get("max_recommended_working_set_size") if isinstance(info, dict) else None
+    if isinstance(told, int) and "working_set_bytes" not in found:
+        found["working_set_bytes"] = told
+    total, working_set = _memory_bytes(facts, found, backend)
+    checks = lines.machine_checks(facts, found, backend, reasons)
+    checks += lines.memory_checks(facts, found, backend, working_set)
+    checks.append(lines.disk_check(settings.home()))
     if not reasons:
-        found = probe()
-        checks += _software_checks(found, backend)
-        info = found.get("device_info")
-        size = info.get("max_recommended_working_set_size") if isinstance(info, dict) else None
-        working_set = round(size / 1e9, 1) if isinstance(size, int) else None
+        checks += lines.software_checks(asked, backend)
+        checks.append(lines.network_check() if hub else lines.login_check())
     failed = [check for check in checks if check.status == "failed"]
     warned = [check for check in checks if check.status == "warning"]
     verdict = "not ready" if failed else "ready with warnings" if warned else "ready"
-    told = failed or warned
+    named = failed or warned
     summary = f"{verdict}: {backend or facts.get('system')}" + (
-        "; " + "; ".join(f"{check.name}: {check.remedy or check.value}" for check in told) if told else ""
+        "; " + "; ".join(f"{check.name}: {check.remedy or check.value}" for check in named) if named else ""
     )
     return PlatformReport(
         verdict=verdict,
         summary=summary,
         backend=backend,
-        memory_gb=memory_gb,
-        recommended_working_set_gb=working_set,
+        memory_gb=round(total / 1e9, 1) if total else None,
+        recommended_working_set_gb=round(working_set / 1e9, 1) if working_set else None,
         checks=checks,
     )
+
+
+def _memory_bytes(
+    facts: dict[str, object], found: dict[str, Any], backend: str | None
+) -> tuple[int | None, int | None]:
+    """Memory in all, and what Metal advises one process to use (asked, told by a fact file, or by rule)."""
+    total = facts.get("memory_bytes")
+    total = total if isinstance(total, int) and total > 0 else None
+    if backend != "apple-silicon":
+        return total, None
+    told = found.get("working_set_bytes")
+    return total, told if isinstance(told, int) else chip.working_set_bytes(total) if total else None
 
 
 def refusal(facts: dict[str, object]) -> tuple[str | None, list[str]]:
@@ -140,69 +140,3 @@ def probe() -> dict[str, object]:
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return {"error": f"the interpreter with mlx-lm could not be asked: {error}"}
     return value if isinstance(value, dict) else {}
-
-
-def _machine_check(facts: dict[str, object], backend: str | None, reasons: list[str]) -> Check:
-    seen = " ".join(str(facts[key]) for key in ("system", "macos", "machine", "chip") if facts.get(key))
-    if reasons:
-        return Check(name="machine", status="failed", value=seen, remedy="; ".join(reasons))
-    if backend != "apple-silicon":
-        return Check(
-            name="machine",
-            status="warning",
-            value=seen,
-            remedy=f"running MLX's {backend} build, as MLX_TRAINING_PLATFORMS allows; figures differ from a Mac's",
-        )
-    return Check(name="machine", status="ok", value=seen)
-
-
-def _memory_check(memory_gb: float | None) -> Check:
-    if memory_gb is None:
-        return Check(name="memory", status="warning", value="unknown", remedy="memory could not be read; start small")
-    if memory_gb < 8:
-        return Check(
-            name="memory",
-            status="warning",
-            value=f"{memory_gb} GB",
-            remedy="under 8 GB: use a model of at most 1B parameters in 4 bits, batch_size 1, grad_checkpoint",
-        )
-    return Check(name="memory", status="ok", value=f"{memory_gb} GB")
-
-
-def _disk_check(folder: Path) -> Check:
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    free = shutil.disk_usage(existing).free / 1e9
-    value = f"{free:.1f} GB free at {existing}"
-    if not os.access(existing, os.W_OK):
-        return Check(
-            name="disk", status="failed", value=value, remedy=f"{existing} can't be written; set MLX_TRAINING_HOME"
-        )
-    if free < 5:
-        return Check(name="disk", status="warning", value=value, remedy="models and checkpoints need room; free 5 GB")
-    return Check(name="disk", status="ok", value=value)
-
-
-def _software_checks(found: dict[str, object], backend: str | None) -> list[Check]:
-    own = f"server Python {platform.python_version()}, mcp {importlib.metadata.version('mcp')}"
-    if "error" in found:
-        return [Check(name="mlx", status="failed", value=f"not usable ({own})", remedy=str(found["error"]))]
-    missing = [name for name in ("mlx", "mlx-lm") if not found.get(name)]
-    if missing:
-        value = f"{' and '.join(missing)} not found ({own})"
-        return [Check(name="mlx", status="failed", value=value, remedy=interpreter.INSTALL)]
-    versions = f"mlx {found['mlx']}, mlx-lm {found['mlx-lm']}, Python {found['python']} ({own})"
-    wanted = "cpu" if backend == "linux-cpu" else "gpu"
-    device = found.get("device")
-    checks = [Check(name="mlx", status="ok", value=versions)]
-    if device == wanted:
-        checks.append(Check(name="device", status="ok", value=str(device)))
-    else:
-        checks.append(
-            Check(
-                name="device",
-                status="failed",
-                value=f"default device is {device}, expected {wanted}",
-                remedy="reinstall mlx natively for this machine: `uv sync --extra mlx --reinstall-package mlx`",
-            )
-        )
-    return checks

@@ -7,17 +7,18 @@ import os
 import sys
 from pathlib import Path
 
+from mcp_server import settings
 from mcp_server.errors import PlatformError
 
 INSTALL = (
-    "install MLX: `uv sync --extra mlx` in the plugin's folder, or `pip install 'mlx-training[mlx]'`, "
+    "call prepare_environment (`mlx-training prepare-environment`), which installs MLX with locked versions, "
     "or set MLX_TRAINING_PYTHON to a Python 3.11+ that has mlx-lm, pydantic and psutil"
 )
 
 
 def find() -> Path | None:
     """First found wins: ``$MLX_TRAINING_PYTHON``; this interpreter, if mlx-lm is installed in it (not imported);
-    the environment in ``$CLAUDE_PLUGIN_DATA/mlx``. None when there is none."""
+    the environment that ``prepare_environment`` made. None when there is none."""
     named = os.environ.get("MLX_TRAINING_PYTHON")
     if named:
         path = Path(named).expanduser()
@@ -26,12 +27,15 @@ def find() -> Path | None:
         return path
     if importlib.util.find_spec("mlx_lm") is not None and importlib.util.find_spec("mlx") is not None:
         return Path(sys.executable)
+    # The folder behind the link: a job keeps the environment it was started with when a newer one takes its place.
+    python = prepared().resolve() / "bin" / "python"
+    return python if python.exists() else None
+
+
+def prepared() -> Path:
+    """Where ``prepare_environment`` puts the environment: ``mlx`` in the plugin's data folder, else in the state folder."""
     data = os.environ.get("CLAUDE_PLUGIN_DATA")
-    if data:
-        prepared = Path(data) / "mlx" / "bin" / "python"
-        if prepared.exists():
-            return prepared
-    return None
+    return (Path(data) if data else settings.home()) / "mlx"
 
 
 def require() -> Path:

@@ -9,7 +9,7 @@ from mcp_server.tools.tool import NoArguments, make_tool
 
 
 def check_platform(_: NoArguments) -> PlatformReport:
-    """Tell whether this machine can train with MLX: chip, macOS, memory, disk, versions, default device.
+    """Tell whether this machine can train with MLX: chip, macOS, memory, power, disk, versions, device, Hub login.
 
     Gives one verdict and the remedy for each failing line. Call it first. It changes nothing."""
     return check.check_platform()
@@ -18,11 +18,12 @@ def check_platform(_: NoArguments) -> PlatformReport:
 def get_metal_memory(request: MemoryRequest) -> MemoryReport:
     """Memory of the machine and of the running job, with advice.
 
-    The job's figures are its own process's MLX counters (active, peak, cache); with no job, the machine alone."""
+    The job's figures are its own process's MLX counters (active, peak, cache), with their trend and the headroom to what
+    one job may use here. The machine's: available, swap, pressure, wired limit, recommended working set."""
     return memory.read_memory(request)
 
 
 TOOLS = [
-    make_tool(check_platform, title="Check platform", read_only=True, idempotent=True),
+    make_tool(check_platform, title="Check platform", read_only=True, idempotent=True, open_world=True),
     make_tool(get_metal_memory, title="Get Metal memory", read_only=True, idempotent=True),
 ]

@@ -120,8 +120,8 @@ class TrainingOptions(BaseModel):
 
     @field_validator("model", "data")
     @classmethod
-    def _not_blank(cls, value: str) -> str:
-        if not value.strip():
+    def _not_blank(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
             raise ValueError("must not be empty")
         return value
 

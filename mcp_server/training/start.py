@@ -15,6 +15,7 @@ from mcp_server.errors import ModelError, PathError
 from mcp_server.jobs import service, store
 from mcp_server.jobs.store import JobFolder, Status
 from mcp_server.models import folder as models
+from mcp_server.planning.before_start import before_start
 from mcp_server.platform.check import require_platform
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions, short_name
@@ -52,14 +53,23 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
     job_id = store.new_id("train")
     adapter = _adapter_folder(options, job_id, may_exist=resolved.checkpoint is not None or request.overwrite)
     options = options.model_copy(update={"adapter_path": str(adapter)})
+    memory = before_start(options, backend)
+    warnings += memory.warnings
     _check_disk(settings.home())
     _check_disk(adapter)
     reserved = None if adapter.exists() else adapter
     if reserved is not None:
         _reserve(adapter, job_id)
     folder = service.start(
-        "train", options, job_id=job_id, if_busy=request.if_busy, reserved=reserved, resume_from=resolved.checkpoint
+        "train",
+        options,
+        job_id=job_id,
+        if_busy=request.if_busy,
+        reserved=reserved,
+        resume_from=resolved.checkpoint,
+        needs_bytes=memory.needs_bytes,
     )
+    memory.remember(folder)
     return _started(folder, backend, options, resolved, report, warnings)
 
 

@@ -59,9 +59,9 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     worker.phase("loading model", model=options.model)
     model, tokenizer = load_model(options.model)
     worker.phase("loading data", data=options.data)
-    train_set, valid_set, test_set = _load_data(options, tokenizer)
+    train_set, valid_set, test_set = load_data(options, tokenizer)
     mx.random.seed(options.seed)
-    _make_trainable(model, options)
+    make_trainable(model, options)
     optimizer = make_optimizer(options)
     loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, make_reporter(options))
     if checkpoint is not None:
@@ -107,7 +107,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     return {name: value for name, value in result.items() if value is not None}
 
 
-def _load_data(
+def load_data(
     options: TrainingOptions, tokenizer: Any
 ) -> tuple[CacheDataset, CacheDataset | None, CacheDataset | None]:
     """The data sets through mlx-lm's own loader, local or from the Hub; without validation or test when not asked for."""
@@ -146,7 +146,7 @@ def _check_data(
         worker.events.write("alert", kind=alert.kind, level=alert.level, step=loop.step, message=alert.message)
 
 
-def _make_trainable(model: nn.Module, options: TrainingOptions) -> None:
+def make_trainable(model: nn.Module, options: TrainingOptions) -> None:
     """Freeze the model and open what is to be trained, as ``mlx_lm.lora.train_model`` does."""
     model.freeze()
     layers = cast(list[nn.Module], model.layers)

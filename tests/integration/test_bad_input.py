@@ -107,7 +107,7 @@ CASES: dict[str, tuple[Callable[[Path], None], dict[str, Any], tuple[str, ...]]]
     "infinite rate": (nothing, {"learning_rate": "inf"}, ("learning_rate='inf'", "finite")),
     "word for a number": (nothing, {"iters": "many"}, ("iters='many'", "integer")),
     "unknown optimizer": (nothing, {"optimizer": "lion"}, ("optimizer='lion'", "adam")),
-    "missing argument": (nothing, {"model": None}, ("model=None", "string")),
+    "missing argument": (nothing, {"model": None}, ("'model' is required", "give it a value")),
     "PEFT's alpha": (nothing, {"lora_parameters": {"alpha": 16}}, ("lora_parameters=", "scale = alpha / rank")),
     "wrong lora key": (nothing, {"lora_parameters": {"rang": 16}}, ("lora_parameters.rang", "did you mean 'rank'")),
     "huge dropout": (nothing, {"lora_parameters": {"dropout": 2}}, ("lora_parameters.dropout=2", "less than 1")),

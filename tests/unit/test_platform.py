@@ -103,4 +103,4 @@ async def test_interpreter_without_mlx_lm_is_named(client: Client, monkeypatch: 
     monkeypatch.setenv("MLX_TRAINING_PYTHON", str(bare))
     report = await call(client, "check_platform")
     assert "mlx-lm" in next(check["value"] for check in report["checks"] if check["status"] == "failed")
-    assert "uv sync --extra mlx" in report["summary"]
+    assert "prepare_environment" in report["summary"]

@@ -1,0 +1,143 @@
+"""Fit the memory formula's coefficients to measured peaks, and say how well an estimate meets them.
+
+    python benchmarks/memory_fit.py fit benchmarks/memory_grid.linux-cpu.json
+    python benchmarks/memory_fit.py report benchmarks/memory_grid.linux-cpu.json
+
+The fit is Gauss-Newton on log(estimate / measured) of the configurations that are not held out, with coefficients kept
+positive, drawn towards ``START`` (what reading the models' code suggests) because shapes of real models are alike, and
+underestimates weighted 1.6: those freeze a desk. The report is JSON on stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from mcp_server.models.shape import ModelShape, from_headers
+from mcp_server.planning.coefficients import Coefficients, coefficients
+from mcp_server.planning.memory import estimate
+from mcp_server.training.options import TrainingOptions
+
+START = {
+    "hidden": 5, "query": 5, "key": 2, "mlp": 6, "expert_hidden": 3, "expert_mlp": 5, "attention": 1,
+    "score_cap": 1, "wide": 1, "full": 1, "lora": 0.9, "rank": 1, "dropout": 1, "dora": 0.55, "dora_weight": 1,
+    "logits": 4.3, "logits32": 0.1, "softcap": 1, "update": 3.75, "boundary": 1.2, "gc_loss": 1.3, "recompute": 1.4,
+    "back_attention": 3.4, "back_mlp": 2, "back_hidden": 2, "back_wide": 1.5,
+}  # fmt: skip
+PULL = 0.3
+PARTS = ("fitted", "held_out", "later")
+UNDER = 1.6
+Point = tuple[dict[str, Any], ModelShape, TrainingOptions]
+
+
+def load(path: Path) -> list[Point]:
+    """The measured configurations with their shapes, read as the server reads a model folder."""
+    points: list[Point] = []
+    record = json.loads(path.read_text())
+    for row in record["configurations"]:
+        model = record["models"][f"{row['shape']} {row['type']}"]
+        tensors = {name: {"dtype": dtype, "shape": shape} for name, (dtype, shape) in model["header"].items()}
+        points.append((row, from_headers(model["config"], tensors), TrainingOptions.model_validate(row["options"])))
+    return points
+
+
+def errors(points: list[Point], k: Coefficients) -> np.ndarray:
+    """estimate / measured - 1, one a configuration."""
+    peaks = [estimate(shape, options, row["tokens"], k).peak for row, shape, options in points]
+    return np.array(peaks) / np.array([row["peak_bytes"] for row, _, _ in points]) - 1
+
+
+def fit(points: list[Point], pull: float = PULL) -> Coefficients:
+    """The coefficients that meet ``points`` best."""
+    start = np.array(list(START.values()), dtype=float)
+
+    def made(x: np.ndarray) -> Coefficients:
+        return Coefficients(**dict(zip(START, x.tolist(), strict=True)), error=0, origin="fitted")
+
+    def residuals(x: np.ndarray) -> np.ndarray:
+        missed = np.log1p(errors(points, made(x)))
+        return np.concatenate([np.where(missed < 0, UNDER * missed, missed), pull * (x - start) / np.maximum(start, 1)])
+
+    x, damping = start.copy(), 1e-3
+    now = residuals(x)
+    for _ in range(80):
+        slope = np.stack([(residuals(x + 1e-4 * unit) - now) / 1e-4 for unit in np.eye(len(x))], axis=1)
+        for _ in range(8):
+            step = -np.linalg.solve(slope.T @ slope + damping * np.eye(len(x)), slope.T @ now)
+            tried = np.clip(x + step, 0, None)
+            then = residuals(tried)
+            if then @ then < now @ now:
+                damping = max(damping / 3, 1e-7)
+                break
+            damping *= 3
+        else:
+            break
+        gained = now @ now - then @ then
+        x, now = tried, then
+        if gained < 1e-9:
+            break
+    return made(np.round(x, 3))
+
+
+def summary(points: list[Point], k: Coefficients) -> dict[str, Any]:
+    found = errors(points, k)
+    return {
+        "configurations": len(points),
+        "median_error": round(float(np.median(np.abs(found))), 4),
+        "worst_error": round(float(np.abs(found).max()), 4),
+        "furthest_under": round(float(found.min()), 4),
+    }
+
+
+def report(path: Path) -> dict[str, Any]:
+    """How the shipped coefficients meet the measured peaks."""
+    recorded = json.loads(path.read_text())
+    points = load(path)
+    k = coefficients(recorded["backend"], compiled=recorded["compiled"])
+    groups = {part: [point for point in points if point[0]["part"] == part] for part in PARTS}
+    rows = [
+        {
+            "name": row["name"],
+            "part": row["part"],
+            "measured_mb": round(row["peak_bytes"] / 1e6, 1),
+            "error": round(float(error), 4),
+        }
+        for (row, _, _), error in zip(points, errors(points, k), strict=True)
+    ]
+    return {
+        "backend": recorded["backend"],
+        "compiled": recorded["compiled"],
+        "versions": recorded["versions"],
+        "measured_on": recorded["measured_on"],
+        "reported_on": platform.platform(),
+        **{part: summary(group, k) for part, group in groups.items() if group},
+        "median_error": round(statistics.median(abs(row["error"]) for row in rows), 4),
+        "rows": rows,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=("fit", "report"))
+    parser.add_argument("grid", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "report":
+        print(json.dumps(report(arguments.grid), indent=1))
+        return
+    points = load(arguments.grid)
+    k = fit([point for point in points if point[0]["part"] == "fitted"])
+    held_out = [point for point in points if point[0]["part"] == "held_out"]
+    print(json.dumps({"coefficients": {name: getattr(k, name) for name in START}, "held_out": summary(held_out, k)}))
+
+
+if __name__ == "__main__":
+    main()

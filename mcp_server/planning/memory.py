@@ -1,0 +1,173 @@
+"""Peak memory of a training step, from the model's shape and the options alone. Plain arithmetic, no mlx.
+
+The formula, in bytes, with B rows of L tokens, T = B·L, H = hidden_size, Q and K = (key-value) heads · head_dim,
+I = intermediate_size, V = vocabulary, b = bytes of an activation, N = trained layers (below the first of them nothing is
+kept for the backward pass), r = rank. Every k is a coefficient of ``coefficients.py``:
+
+    resident  = weights + adapter + optimizer state (Adam: two copies of what is trained)
+    block     = T·b·(k_hidden·H + k_query·Q + k_key·K + k_mlp·I)                  a dense block's saved activations
+              + T·b·A·(k_expert_hidden·H + k_expert_mlp·I_expert)                 A active experts a token
+              + k_attention·B·heads·L²·b         scores: mlx's fused attention has no backward pass, so they are kept
+                (and k_score_cap more where they are capped by a tanh)
+              all of this times k_wide when b = 2 (some of it is kept in 32 bits)
+              + k_full·T·b·Σ inputs of the linear layers      with full fine-tuning, whose weights' gradients need them
+              + k_lora·T·(4 if b = 2 else 0)·Σ inputs       LoRA's weights are 32-bit, and so are its inputs then
+              + k_rank·T·4·r·(number of adapted layers)
+              + k_dropout·T·Σ inputs·(4 if b = 2 else b)    with dropout
+              + k_dora·T·b·Σ outputs + k_dora_weight·b·Σ inputs·outputs (quantized)     with DoRA
+    backward  = T·b·(k_back_attention·heads·L + k_back_mlp·I + k_back_hidden·H)   while one block is gone through
+                times k_back_wide when b = 2
+              + k_recompute·block                                                 with grad_checkpoint
+    loss      = k_logits·T·V·b + k_logits32·T·V·4 (when b = 2) + k_softcap·T·V·b (when logits are capped)
+                times k_gc_loss with grad_checkpoint
+    kept      = N·block, or with grad_checkpoint only each block's input: N·k_boundary·T·H·b
+    peak      = resident + max(kept + loss, kept + backward, k_update·trained bytes)
+                of which kept, loss and backward times k_scale (1 on the CPU)
+
+Sources: what mlx_lm 0.32.2's ``tuner/trainer.py``, ``tuner/lora.py``, ``tuner/dora.py`` and ``models/*.py`` keep for the
+backward pass (read), and the grid of ``benchmarks/memory_grid.py`` (measured).
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+from mcp_server.models.shape import ModelShape, Module
+from mcp_server.planning.coefficients import Coefficients
+from mcp_server.training.options import TrainingOptions
+
+# Copies of the trained weights that an optimizer keeps (mlx.optimizers 0.32: read). Adafactor keeps one row and one column.
+_STATES = {"adam": 2.0, "adamw": 2.0, "muon": 1.0, "sgd": 0.0, "adafactor": 0.05}
+PAD = 32  # mlx-lm pads a batch to a multiple of this, plus one token
+
+
+class MemoryParts(BaseModel):
+    """Where the memory goes, bytes. At the peak all of them are there at once."""
+
+    weights: int
+    adapter: int = Field(description="Trained weights beside the model's own: LoRA's matrices")
+    optimizer: int
+    activations: int = Field(description="What the backward pass needs of the trained layers")
+    loss: int = Field(description="The logits (tokens x vocabulary) and their copies")
+    update: int = Field(default=0, description="Gradients and new values, where these are what makes the peak")
+
+    @property
+    def peak(self) -> int:
+        return self.weights + self.adapter + self.optimizer + self.activations + self.loss + self.update
+
+
+def padded(longest: int, max_seq_length: int) -> int:
+    """Tokens of a row that the model sees when the longest row of its batch has ``longest`` tokens, as mlx-lm pads."""
+    return min(PAD * -(-longest // PAD), max_seq_length - 1)
+
+
+def trained_layers(shape: ModelShape, options: TrainingOptions) -> int:
+    return shape.layers if options.num_layers == -1 else min(options.num_layers, shape.layers)
+
+
+def adapted(shape: ModelShape, options: TrainingOptions) -> list[Module]:
+    """The linear layers of a block that LoRA or DoRA adapts."""
+    keys = options.lora_parameters.keys
+    if options.fine_tune_type == "full":
+        return []
+    if keys is None:
+        return shape.modules
+    return [module for module in shape.modules if module.name.removesuffix(".weight") in keys]
+
+
+def trainable_parameters(shape: ModelShape, options: TrainingOptions) -> int:
+    """How many numbers are trained."""
+    layers = trained_layers(shape, options)
+    if options.fine_tune_type == "full":
+        # The matrices of a quantized layer stay frozen in mlx-lm: norms and the like are all that is left.
+        dense = sum(module.parameters for module in shape.modules if not module.quantized)
+        return layers * (dense + 2 * shape.hidden)
+    rank = options.lora_parameters.rank
+    pairs = sum(
+        module.count * (rank * (module.inputs + module.outputs))
+        + (module.outputs if options.fine_tune_type == "dora" else 0)
+        for module in adapted(shape, options)
+    )
+    return layers * pairs
+
+
+def adapter_bytes(shape: ModelShape, options: TrainingOptions) -> int:
+    """Size of what is trained: in memory, in a checkpoint (which adds the optimizer's state) and as an adapter on disk."""
+    width = shape.act_bytes if options.fine_tune_type == "full" else 4
+    return trainable_parameters(shape, options) * width
+
+
+def optimizer_bytes(shape: ModelShape, options: TrainingOptions) -> int:
+    return round(_STATES[options.optimizer] * adapter_bytes(shape, options))
+
+
+def estimate(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> MemoryParts:
+    """The peak of a step whose rows have ``tokens`` tokens each, by the formula above."""
+    b, rows = shape.act_bytes, options.batch_size * tokens
+    count = trained_layers(shape, options)
+    trained = adapter_bytes(shape, options)
+    block = _block(shape, options, tokens, k)
+    backward = _backward(shape, options, tokens, k)
+    logits = rows * shape.vocabulary
+    loss = logits * b * (k.logits + k.softcap * shape.softcap) + (logits * 4 * k.logits32 if b == 2 else 0)
+    if options.grad_checkpoint:
+        kept = count * k.boundary * rows * shape.hidden * b
+        loss += k.gc_loss * block
+        backward += k.recompute * block
+    else:
+        kept = count * block
+    # A back end that was not measured as a whole is the CPU's, times one measured factor.
+    scale = k.scale_gc if options.grad_checkpoint else k.scale
+    kept, loss, backward = kept * scale, loss * scale, backward * scale
+    update = k.update * trained
+    above = max(kept + loss, kept + backward, update)
+    return MemoryParts(
+        weights=shape.weight_bytes,
+        adapter=0 if options.fine_tune_type == "full" else trained,
+        optimizer=optimizer_bytes(shape, options),
+        activations=0 if above == update else round(kept if above == kept + loss else above),
+        loss=round(loss) if above == kept + loss else 0,
+        update=round(update) if above == update else 0,
+    )
+
+
+def _backward(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:
+    """What the backward pass of one block holds beside the saved activations, bytes."""
+    b, batch = shape.act_bytes, options.batch_size
+    widest = shape.mlp + shape.active_experts * shape.expert_mlp
+    return (
+        b
+        * (k.back_wide if b == 2 else 1)
+        * batch
+        * tokens
+        * (k.back_attention * shape.heads * tokens + k.back_mlp * widest + k.back_hidden * shape.hidden)
+    )
+
+
+def _block(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:
+    """Saved activations of one trained block, bytes."""
+    b, batch = shape.act_bytes, options.batch_size
+    rows = batch * tokens
+    saved = rows * b * (k.hidden * shape.hidden + k.query * shape.query + k.key * shape.key + k.mlp * shape.mlp)
+    saved += rows * b * shape.active_experts * (k.expert_hidden * shape.hidden + k.expert_mlp * shape.expert_mlp)
+    saved += (k.attention + k.score_cap * shape.score_cap) * batch * shape.heads * tokens * tokens * b
+    if b == 2:
+        saved *= k.wide
+    full = options.fine_tune_type == "full"
+    modules = shape.modules if full else adapted(shape, options)
+    # An expert's layer is given the tokens sent to it: active_experts copies of each.
+    inputs = sum(m.inputs * (shape.active_experts if m.expert else 1) for m in modules)
+    outputs = sum(m.outputs * (shape.active_experts if m.expert else 1) for m in modules)
+    reached = sum(shape.active_experts if m.expert else 1 for m in modules)
+    if full:
+        return saved + k.full * rows * b * inputs
+    if b == 2:
+        saved += k.lora * rows * 4 * inputs
+    saved += k.rank * rows * 4 * options.lora_parameters.rank * reached
+    if options.lora_parameters.dropout:
+        saved += k.dropout * rows * 4 * inputs
+    if options.fine_tune_type == "dora":
+        saved += k.dora * rows * b * outputs
+        if shape.quantized:
+            saved += k.dora_weight * b * sum(m.parameters for m in modules)
+    return saved

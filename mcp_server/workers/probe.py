@@ -1,0 +1,122 @@
+"""The probe worker: steps of the very training that is planned, at its worst batch and at a usual one."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from typing import Any, cast
+
+import mlx.core as mx
+import numpy as np
+import psutil
+from mlx_lm.tuner import trainer
+from mlx_lm.tuner.datasets import CacheDataset
+
+from mcp_server.planning import memory
+from mcp_server.planning.probe import ProbeOptions, ProbeResult, total_seconds
+from mcp_server.training.options import TrainingOptions
+from mcp_server.workers import job, train
+from mcp_server.workers.loading import load_model
+from mcp_server.workers.steps import run_steps
+
+_LOOKED_AT = 64  # batches whose padded length is worked out
+_TIMED_SECONDS, _MOST_TIMED = 4.0, 12  # how long, and how often at most, steps of one length are timed
+
+
+def probe(worker: job.WorkerJob) -> dict[str, Any]:
+    """Measure as the spec says; the result for ``outcome.json``."""
+    asked = ProbeOptions.model_validate(worker.spec.options)
+    options = asked.training
+    np.random.seed(options.seed)
+    worker.phase("loading model", model=options.model)
+    model, tokenizer = load_model(options.model)
+    train_set, valid_set, _ = train.load_data(options, tokenizer)
+    mx.random.seed(options.seed)
+    train.make_trainable(model, options)
+    optimizer = train.make_optimizer(options)
+    mx.eval(model.parameters())
+    load_seconds = time.time() - psutil.Process().create_time()  # importing mlx-lm is most of it for a small model
+    worker.phase("looking at batches")
+    lengths = _batch_lengths(train_set, options)
+    usual = sorted(lengths)[len(lengths) // 2]
+    vocabulary = len(tokenizer.get_vocab())
+
+    def steps(tokens: int, count: int, *, again: bool = True) -> list[float]:
+        # mlx-lm patches the layer class for checkpointing, and twice would be twice: only the first round asks for it.
+        asked_for = options.model_copy(update={"grad_checkpoint": False}) if again else options
+        worker.check_stop()
+        return run_steps(model, optimizer, asked_for, [tokens] * count, vocabulary, worker.folder.path)
+
+    worker.phase("two steps at the worst batch", total=4, tokens=asked.tokens)
+    first, second = steps(asked.tokens, 2, again=False)
+    peak = mx.get_peak_memory()
+    worker.events.write("progress", name="worst batch", step=2, total=4)
+    # The first step of a shape holds tracing and compilation; short steps are timed more often, since machines are busy.
+    count = max(1, min(_MOST_TIMED, int(_TIMED_SECONDS / max(second, 1e-3))))
+    worst = statistics.median([second, *steps(asked.tokens, count + 1)[1:]])
+    near = usual if usual != asked.tokens else max(memory.PAD, asked.tokens // 2 // memory.PAD * memory.PAD)
+    first_near, *timed = steps(near, count + 1)
+    usual_seconds = statistics.median(timed)
+    worker.events.write("progress", name="usual batch", step=4, total=4)
+    pace = _line((near, usual_seconds), (asked.tokens, worst))
+    step = sum(max(pace(length), 0.0) for length in lengths) / len(lengths)
+    validation = _validation_seconds(model, valid_set, options)
+    tracing = max(first - worst, 0.0) + (len(set(lengths)) - 1) * max(first_near - usual_seconds, 0.0)
+    return ProbeResult(
+        peak_memory_gb=round(peak / 1e9, 4),
+        peak_bytes=peak,
+        worst_tokens=asked.tokens,
+        worst_step_seconds=round(worst, 4),
+        usual_tokens=usual,
+        usual_step_seconds=round(max(pace(usual), 0.0), 4),
+        seconds_per_step=round(step, 4),
+        load_seconds=round(load_seconds + tracing, 2),
+        validation_seconds=round(validation, 3),
+        total_seconds=round(total_seconds(options, step, load_seconds + tracing, validation), 1),
+        batches_looked_at=len(lengths),
+    ).model_dump()
+
+
+def _line(one: tuple[int, float], other: tuple[int, float]) -> Any:
+    """Seconds of a step as a straight line through two measured lengths."""
+    (a, s), (b, t) = one, other
+    slope = (t - s) / (b - a) if b != a else 0.0
+    return lambda length: s + slope * (length - a)
+
+
+def _batch_lengths(rows: CacheDataset, options: TrainingOptions) -> list[int]:
+    """Tokens a row of some of the run's own batches, padded as mlx-lm pads them."""
+    size = options.batch_size
+    starts = range(0, len(rows) - size + 1, size)
+    chosen = random.Random(options.seed).sample(starts, min(_LOOKED_AT, len(starts)))
+    found: list[int] = []
+    for start in chosen:
+        longest = max(len(cast(Any, rows[index])[0]) for index in range(start, start + size))
+        found.append(memory.padded(longest, options.max_seq_length))
+    return found
+
+
+def _validation_seconds(model: Any, rows: CacheDataset | None, options: TrainingOptions) -> float:
+    """One validation, reckoned from one of its batches after a warm-up."""
+    if rows is None:
+        return 0.0
+    batches = len(rows) // options.batch_size
+    batches = batches if options.val_batches == -1 else min(batches, options.val_batches)
+    seconds = 0.0
+    for _ in range(2):
+        began = time.perf_counter()
+        trainer.evaluate(
+            model=model,
+            dataset=rows,
+            batch_size=options.batch_size,
+            num_batches=1,
+            max_seq_length=options.max_seq_length,
+            iterate_batches=trainer.iterate_batches,
+        )
+        seconds = time.perf_counter() - began
+    return seconds * max(batches, 1)
+
+
+if __name__ == "__main__":
+    job.run(probe)
