@@ -33,7 +33,7 @@ bench: setup  ## speed and memory, as ratios in one run
 setup: .venv/.synced
 
 .venv/.synced: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
-	$(UV) sync --frozen --extra mlx --extra plot --compile-bytecode
+	$(UV) sync --frozen --extra mlx --extra plot --extra parquet --compile-bytecode
 	@touch $@
 
 .uv/bin/uv:
