@@ -1,0 +1,35 @@
+"""``mlx-training``: the tools' services for people, with progress on the screen or ``--json`` for programs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mcp_server import __version__
+from mcp_server.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 when it did what was asked, 1 on an error, 130 when interrupted."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    try:
+        return chosen.run(chosen)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    from mcp_server.cli import demo, jobs, models, platform, train
+
+    parser = argparse.ArgumentParser(
+        prog="mlx-training", description="Fine-tune language models on Apple Silicon with MLX."
+    )
+    parser.add_argument("--version", action="version", version=f"mlx-training {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (demo, platform, models, train, jobs):
+        module.add_commands(commands)
+    return parser

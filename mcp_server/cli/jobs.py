@@ -1,0 +1,70 @@
+"""``mlx-training jobs``, ``log`` and ``stop``."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import anyio
+from rich.console import Console
+from rich.table import Table
+
+from mcp_server.cli.follow import end_text, exit_code, follow, job
+from mcp_server.cli.options import add_json, show
+from mcp_server.jobs import index, service
+from mcp_server.jobs.wait import wait_for_end
+from mcp_server.training.log import LogRequest, read_log
+
+
+def add_commands(commands: Any) -> None:
+    jobs = commands.add_parser("jobs", help="list jobs, newest first")
+    jobs.add_argument("--limit", type=int, default=20, help="how many (default 20)")
+    add_json(jobs)
+    jobs.set_defaults(run=_jobs)
+    log = commands.add_parser("log", help="show what a job has reported")
+    log.add_argument("job_id")
+    log.add_argument("--follow", action="store_true", help="go on until the job ends")
+    log.add_argument("--since", type=int, default=0, help="cursor of an earlier read")
+    add_json(log)
+    log.set_defaults(run=_log)
+    stop = commands.add_parser("stop", help="end a job; a training saves a last checkpoint first")
+    stop.add_argument("job_id")
+    stop.add_argument("--force", action="store_true", help="end it at once, without a checkpoint")
+    add_json(stop)
+    stop.set_defaults(run=_stop)
+
+
+def _jobs(arguments: argparse.Namespace) -> int:
+    found = index.newest(max(1, arguments.limit))
+    if not arguments.json:
+        table = Table("job", "status", "step", "created", "adapter", box=None)
+        for view in found.jobs:
+            step = f"{view.step}/{view.total}" if view.total else ""
+            created = time.strftime("%Y-%m-%d %H:%M", time.localtime(view.created))
+            table.add_row(view.job_id, view.status, step, created, view.adapter_path or "")
+        Console().print(table)
+    show(found, as_json=arguments.json, text=found.showing)
+    return 0
+
+
+def _log(arguments: argparse.Namespace) -> int:
+    folder = job(arguments.job_id)
+    if arguments.follow:
+        news = follow(arguments.job_id, quiet=arguments.json)
+        show(news, as_json=arguments.json, text=end_text(folder))
+        return exit_code(folder)
+    news = anyio.run(read_log, LogRequest(job_id=arguments.job_id, since=arguments.since))
+    lines = [f"step {step}: loss {loss}" for step, loss in news.train]
+    lines += [f"step {step}: validation loss {loss}" for step, loss in news.val]
+    lines += [f"! {alert}" for alert in news.alerts]
+    show(news, as_json=arguments.json, text="\n".join([*lines, news.summary]))
+    return 0
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    folder = job(arguments.job_id)
+    service.ask_to_stop(folder, force=arguments.force)
+    view = anyio.run(wait_for_end, folder, 130.0)
+    show(view, as_json=arguments.json, text=end_text(folder))
+    return 0 if view.ended else 1

@@ -1,0 +1,132 @@
+"""``metrics.jsonl``: one event a line, append only, read from a cursor (a byte offset) at a cost that does not grow."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+Event = dict[str, Any]
+READ_LIMIT = 256 * 1024  # bytes read by one call; more than that is sampled
+
+
+class EventWriter:
+    """Appends events, each in one ``write`` so that several writers never mix lines.
+
+    A full disk loses events, not the job: the write fails quietly, is counted, and the next line starts clean.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.dropped = 0
+        self._torn = _ends_in_mid_line(path)
+
+    def write(self, type: str, **fields: Any) -> bool:
+        """Append one event of ``type`` with a time stamp; False when the disk would not take it."""
+        event = {"type": type, "time": round(time.time(), 3)} | {key: _finite(value) for key, value in fields.items()}
+        line = ("\n" if self._torn else "") + json.dumps(event, ensure_ascii=False) + "\n"
+        data = line.encode()
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                written = os.write(descriptor, data)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            self.dropped += 1
+            return False
+        self._torn = written < len(data)
+        self.dropped += self._torn
+        return not self._torn
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN or infinity: they are written as text, so that every reader sees them."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def _ends_in_mid_line(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:
+        return False
+
+
+class EventSlice:
+    """What a read found: ``events`` in order, the next ``cursor``, and ``skipped_bytes`` that were only sampled."""
+
+    def __init__(self, events: list[Event], cursor: int, skipped_bytes: int) -> None:
+        self.events = events
+        self.cursor = cursor
+        self.skipped_bytes = skipped_bytes
+
+
+def read_since(path: Path, cursor: int) -> EventSlice:
+    """Events from ``cursor`` (0: the start) to the end of the file.
+
+    At most ``READ_LIMIT`` bytes are read: of a longer stretch the beginning, the end and evenly spaced samples between.
+    A line that is still being written is left for the next read. A cursor beyond the file means the file was replaced:
+    it is read from its start.
+    """
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = cursor if 0 <= cursor <= size else 0
+            if size - start <= READ_LIMIT:
+                file.seek(start)
+                data = file.read(size - start)
+                end = data.rfind(b"\n") + 1
+                return EventSlice(_parse(data[:end]), start + end, 0)
+            return _sample(file.fileno(), start, size)
+    except OSError:
+        return EventSlice([], 0, 0)
+
+
+def _sample(descriptor: int, start: int, size: int) -> EventSlice:
+    edge = READ_LIMIT // 4
+    pieces, width = 64, READ_LIMIT // 2 // 64
+    head = os.pread(descriptor, edge, start)
+    head = head[: head.rfind(b"\n") + 1]
+    tail_start = size - edge
+    middle: list[Event] = []
+    step = (tail_start - start - edge) / pieces
+    for number in range(pieces):
+        chunk = os.pread(descriptor, width, start + edge + int(number * step))
+        # Only whole lines: the first of a chunk is usually cut.
+        middle += _parse(chunk[chunk.find(b"\n") + 1 : chunk.rfind(b"\n") + 1])[:1]
+    tail = os.pread(descriptor, edge, tail_start)
+    first = tail.find(b"\n") + 1
+    last = tail.rfind(b"\n") + 1
+    events = _parse(head) + middle + _parse(tail[first:last])
+    return EventSlice(events, tail_start + last, tail_start - start - len(head))
+
+
+def tail(path: Path) -> list[Event]:
+    """The events in the last 64 KiB, oldest first."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - 65536))
+            data = file.read()
+    except OSError:
+        return []
+    return _parse(data[: data.rfind(b"\n") + 1])
+
+
+def _parse(data: bytes) -> list[Event]:
+    events: list[Event] = []
+    for line in data.splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # a line torn by a full disk or a power cut; the next one starts clean
+        if isinstance(event, dict) and isinstance(event.get("type"), str):
+            events.append(event)
+    return events

@@ -1,0 +1,213 @@
+"""The runner: a small process of its own session that takes one job from the queue to its end.
+
+It outlives the server. It waits its turn, holds the GPU lock (its worker inherits it), starts the worker, passes stop
+requests on, and records how the worker ended. Run as ``python launch.py mcp_server.jobs.runner JOB_FOLDER``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from mcp_server import launch, settings
+from mcp_server.jobs import lock
+from mcp_server.jobs.cleanup import clean
+from mcp_server.jobs.files import read_json, write_json
+from mcp_server.jobs.process import ProcessIdentity
+from mcp_server.jobs.queue import Ticket
+from mcp_server.jobs.store import JobFolder, JobState, Outcome
+
+POLL_SECONDS = 0.1
+LAST_WORD_SECONDS = 60.0  # how long a full disk may keep the end from being recorded
+GRACE_SECONDS = 120.0  # a checkpoint of a large model takes a while to write
+WORKERS = {
+    "train": "mcp_server.workers.train",
+    "convert": "mcp_server.workers.convert",
+    "benchmark": "mcp_server.workers.benchmark",
+}
+REFUSED = "refused: another job has the machine"
+
+
+class Runner:
+    """One job's life, from its ticket to its exit record."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self._folder = folder
+        self._spec = folder.spec()
+        self._me = ProcessIdentity.of(os.getpid())
+        self._stop_asked_at: float | None = None
+        self._unwritten: JobState | None = None
+
+    def run(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_stop)
+        for ignored in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(ignored, signal.SIG_IGN)
+        descriptor = self._wait_for_turn()
+        if descriptor is None:
+            return
+        started = time.time()
+        process = self._start_worker(descriptor)
+        try:
+            worker = ProcessIdentity.of(process.pid)
+        except ProcessLookupError:
+            worker = None
+        self._announce(descriptor, process.pid)
+        self._record(JobState(status="working", started=started, runner=self._me, worker=worker))
+        code = self._wait_for(process)
+        self._record_end(code, started)
+        os.close(descriptor)
+
+    def _record(self, state: JobState) -> bool:
+        """Write the state; on a full disk keep it to try again, since the worker must go on whatever the disk does."""
+        try:
+            self._folder.write_state(state)
+        except OSError as error:
+            if self._unwritten is None:
+                say(f"state.json could not be written: {error}")
+            self._unwritten = state
+            return False
+        self._unwritten = None
+        return True
+
+    def _on_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stop_asked_at = time.monotonic()
+
+    def _wait_for_turn(self) -> int | None:
+        """The locked descriptor, or None when the job ended while it waited."""
+        ticket = Ticket(self._folder.job_id)
+        self._record(JobState(status="queued", runner=self._me))
+        path = str(settings.home() / "gpu.lock")
+        try:
+            while True:
+                if self._stop_asked_at is not None:
+                    self._end_unstarted("stopped while it waited in line")
+                    return None
+                descriptor = None if ticket.ahead() else lock.acquire(path)
+                if descriptor is not None:
+                    return descriptor
+                if self._spec.if_busy == "refuse":
+                    self._end_unstarted(REFUSED)
+                    return None
+                time.sleep(POLL_SECONDS)
+        finally:
+            ticket.leave()
+
+    def _end_unstarted(self, why: str) -> None:
+        clean(self._spec)
+        self._record(JobState(status="cancelled", why=why, ended=time.time(), runner=self._me))
+
+    def _start_worker(self, descriptor: int) -> subprocess.Popen[bytes]:
+        (self._folder.path / "outcome.json").unlink(missing_ok=True)
+        environment = os.environ | {"MLX_TRAINING_LOCK_FD": str(descriptor), "PYTHONUNBUFFERED": "1"}
+        with self._folder.log.open("ab") as log:
+            return subprocess.Popen(
+                launch.command(self._spec.python, WORKERS[self._spec.kind], str(self._folder.path)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                pass_fds=(descriptor,),
+                start_new_session=True,  # a signal to the runner's group must not end the worker without a checkpoint
+            )
+
+    def _announce(self, descriptor: int, pid: int) -> None:
+        lock.write_holder(
+            descriptor,
+            {
+                "job_id": self._folder.job_id,
+                "kind": self._spec.kind,
+                "pid": pid,
+                "pgid": pid,
+                "runner_pid": os.getpid(),
+                "adapter_path": self._spec.options.get("adapter_path"),
+                "project": self._spec.project,
+            },
+        )
+
+    def _wait_for(self, process: subprocess.Popen[bytes]) -> int:
+        """The worker's return code; stop requests are passed on, gently first."""
+        asked = False
+        while (code := process.poll()) is None:
+            if self._stop_asked_at is not None:
+                request = read_json(self._folder.stop_request) or {}
+                grace = 0.0 if request.get("force") else GRACE_SECONDS
+                if time.monotonic() - self._stop_asked_at >= grace:
+                    process.kill()
+                elif not asked:
+                    process.terminate()
+                    asked = True
+            if self._unwritten is not None:
+                self._record(self._unwritten)
+            time.sleep(POLL_SECONDS)
+        return code
+
+    def _record_end(self, code: int, started: float) -> None:
+        outcome = self._folder.outcome() or describe_death(self._folder, code, self._stop_asked_at is not None)
+        clean(self._spec)
+        ended = time.time()
+        record = {
+            "code": code if code >= 0 else None,
+            "signal": signal.Signals(-code).name if code < 0 else None,
+            "time": ended,
+            "status": outcome.status,
+            "reason": outcome.why,
+        }
+        try:
+            write_json(self._folder.path / "exit.json", record)
+        except OSError as error:
+            say(f"exit.json could not be written: {error}: {record}")
+        final = JobState(status=outcome.status, why=outcome.why, started=started, ended=ended, runner=self._me)
+        deadline = time.monotonic() + LAST_WORD_SECONDS
+        while not self._record(final) and self._folder.path.is_dir() and time.monotonic() < deadline:
+            time.sleep(1.0)
+
+
+def say(text: str) -> None:
+    """A line in runner.log, unless the disk is full for that too."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
+def describe_death(folder: JobFolder, code: int, stop_asked: bool) -> Outcome:
+    """What to say of a worker that ended without a word of its own."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        if stop_asked:
+            return Outcome(status="cancelled", why=f"ended by {name} after a stop was asked for{_checkpoint(folder)}")
+        cause = " (by the system for want of memory, or by somebody)" if name == "SIGKILL" else ""
+        return Outcome(status="failed", why=f"the worker was killed by {name}{cause}{_checkpoint(folder)}")
+    return Outcome(
+        status="failed", why=f"the worker ended with exit code {code}: {_tail(folder.log)}{_checkpoint(folder)}"
+    )
+
+
+def _checkpoint(folder: JobFolder) -> str:
+    last = folder.last_checkpoint()
+    if last is not None:
+        return f"; its last checkpoint is {last}"
+    return "; it had no checkpoint yet" if folder.job_id.startswith("train-") else ""
+
+
+def _tail(log: Path) -> str:
+    try:
+        lines = log.read_bytes()[-4096:].decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1][:300] if lines else "it printed nothing"
+
+
+def main() -> None:
+    # The server waits for this process alone and never for the job: its child is adopted by init and leaves no zombie.
+    if os.fork():
+        os._exit(0)
+    Runner(JobFolder(Path(sys.argv[1]))).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Start, watch and stop jobs. Any number of servers may do so at once: the folders, not this process, hold the state."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from mcp_server import launch, settings
+from mcp_server.errors import BusyError, JobError
+from mcp_server.jobs import lock, queue, store
+from mcp_server.jobs.cleanup import clean
+from mcp_server.jobs.events import Event, tail
+from mcp_server.jobs.files import write_json
+from mcp_server.jobs.runner import REFUSED
+from mcp_server.jobs.store import JobFolder, JobSpec, JobState, Kind, Status
+from mcp_server.platform import interpreter
+
+IfBusy = Literal["queue", "refuse"]
+_START_SECONDS = 10.0
+_BUSY_REMEDY = "wait for it, stop it with stop_job, or call with if_busy='queue'"
+# The worker and the runner are given the user's environment less what is not theirs to know.
+_PRIVATE = ("ANTHROPIC_", "CLAUDE_CODE_", "CLAUDECODE")
+
+
+class JobView(BaseModel):
+    """One job, as tools and people see it."""
+
+    job_id: str
+    kind: Kind
+    status: Status
+    why: str | None = Field(default=None, description="Why it ended or waits")
+    step: int | None = Field(default=None, description="The last step it reported")
+    total: int | None = Field(default=None, description="Steps in all")
+    created: float = Field(description="Seconds since the epoch")
+    started: float | None = None
+    ended: float | None = None
+    seconds_left: float | None = Field(default=None, description="At the pace of the last reports")
+    adapter_path: str | None = None
+    last_checkpoint: str | None = None
+
+
+def start(
+    kind: Kind,
+    options: BaseModel,
+    *,
+    job_id: str,
+    if_busy: IfBusy = "queue",
+    scratch: Path | None = None,
+    reserved: Path | None = None,
+) -> JobFolder:
+    """Make a job and set it going in a process of its own. Raises BusyError when busy and told not to wait.
+
+    When it raises, the job's folder, ``scratch`` and an empty ``reserved`` are gone again.
+    """
+    spec = JobSpec(
+        job_id=job_id,
+        kind=kind,
+        created=time.time(),
+        project=str(settings.project()),
+        if_busy=if_busy,
+        python=str(interpreter.require()),
+        scratch=str(scratch) if scratch else None,
+        reserved=str(reserved) if reserved else None,
+        options=options.model_dump(mode="json"),
+    )
+    folder: JobFolder | None = None
+    try:
+        if if_busy == "refuse" and (busy := holder_text()):
+            raise BusyError(f"{busy}; {_BUSY_REMEDY}")
+        folder = store.create(spec)
+        _spawn(folder)
+        state = _wait_until_settled(folder)
+        if state.status == "cancelled" and state.why == REFUSED:
+            raise BusyError(f"{holder_text() or REFUSED}; {_BUSY_REMEDY}")
+    except BaseException:
+        clean(spec)
+        if folder is not None:
+            store.remove(folder)
+        raise
+    return folder
+
+
+def _spawn(folder: JobFolder) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
+    with folder.runner_log.open("ab") as log:
+        launcher = subprocess.Popen(
+            launch.command(sys.executable, "mcp_server.jobs.runner", str(folder.path)),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment | {"MLX_TRAINING_HOME": str(settings.home())},
+            cwd=settings.home(),
+            start_new_session=True,
+        )
+    if launcher.wait(timeout=60) != 0:
+        text = folder.runner_log.read_text(encoding="utf-8", errors="replace").strip()[-500:]
+        raise JobError(f"the job's runner could not be started: {text}")
+
+
+def _wait_until_settled(folder: JobFolder) -> JobState:
+    """Until the job works, waits behind another, or has ended: a few hundredths of a second."""
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+        state = folder.state()
+        in_line = state.status == "queued" and state.runner is not None and blocked_by(folder.job_id) is not None
+        if state.finished or state.status == "working" or in_line or time.monotonic() > deadline:
+            return state
+        time.sleep(0.02)
+
+
+def blocked_by(job_id: str) -> str | None:
+    """What a queued job waits for, in words; None when nothing is before it."""
+    waiting = queue.waiting()
+    ahead = waiting[: waiting.index(job_id)] if job_id in waiting else []
+    holder = lock.read_holder(str(settings.home() / "gpu.lock"))
+    if holder is not None and holder.get("job_id") == job_id:
+        return None
+    names = ([str(holder.get("job_id", "a job that is starting"))] if holder is not None else []) + ahead
+    return f"waits for {', '.join(names)}" if names else None
+
+
+def holder_text() -> str | None:
+    """Who has the machine now, in words, or None."""
+    holder = lock.read_holder(str(settings.home() / "gpu.lock"))
+    if holder is not None:
+        return f"job {holder.get('job_id', '(starting)')} is running"
+    waiting = queue.waiting()
+    return f"job {waiting[0]} is about to run" if waiting else None
+
+
+def reconcile(folder: JobFolder) -> JobState:
+    """The job's true state: what is recorded, unless everything that could have recorded more is dead."""
+    state = folder.state()
+    if state.finished or _alive(state):
+        return state
+    if state.runner is None and time.time() - folder.spec().created < _START_SECONDS:
+        return state  # its runner is just being started
+    # The runner may have written its last word between the two looks.
+    state = folder.state()
+    if state.finished or _alive(state):
+        return state
+    final = state.model_copy(update={"ended": time.time(), **_verdict(folder, state)})
+    clean(folder.spec())
+    with contextlib.suppress(OSError):  # on a full disk the answer is the same the next time it is asked
+        folder.write_state(final)
+    return final
+
+
+def _alive(state: JobState) -> bool:
+    return any(process is not None and process.alive() for process in (state.runner, state.worker))
+
+
+def _verdict(folder: JobFolder, state: JobState) -> dict[str, Any]:
+    outcome = folder.outcome()
+    if outcome is not None:
+        return {"status": outcome.status, "why": outcome.why}
+    if state.status == "queued":
+        return {"status": "lost", "why": "its runner ended while it waited in line (reboot or kill); start it again"}
+    last = folder.last_checkpoint()
+    at = f"; its last checkpoint is {last}" if last else ""
+    return {
+        "status": "lost",
+        "why": f"runner and worker both ended without a word (power cut, reboot, or both were killed){at}",
+    }
+
+
+def view(folder: JobFolder) -> JobView:
+    """The job with its true state and the last step it reported."""
+    spec, state = folder.spec(), reconcile(folder)
+    recent = tail(folder.metrics)
+    steps = [event for event in recent if "step" in event]
+    totals = [event["total"] for event in recent if "total" in event]
+    last = folder.last_checkpoint()
+    why = state.why
+    if state.status == "queued":
+        why = blocked_by(folder.job_id)
+    return JobView(
+        job_id=folder.job_id,
+        kind=spec.kind,
+        status=state.status,
+        why=why,
+        step=steps[-1]["step"] if steps else None,
+        total=totals[-1] if totals else None,
+        seconds_left=seconds_left(recent) if state.status == "working" else None,
+        created=spec.created,
+        started=state.started,
+        ended=state.ended,
+        adapter_path=spec.options.get("adapter_path"),
+        last_checkpoint=str(last) if last else None,
+    )
+
+
+def seconds_left(recent: list[Event]) -> float | None:
+    """Time to the last step at the pace of the newest reports; the first report holds compilation and does not count."""
+    reports = [event for event in recent if event["type"] in ("train", "progress") and "total" in event]
+    reports = reports[-20:] if len(reports) > 2 else []
+    if not reports:
+        return None
+    first, last = reports[0], reports[-1]
+    done = last["step"] - first["step"]
+    return round((last["time"] - first["time"]) / done * (last["total"] - last["step"]), 1) if done > 0 else None
+
+
+def ask_to_stop(folder: JobFolder, *, force: bool) -> bool:
+    """Ask a live job to end: with a last checkpoint, or at once. False when it has already ended."""
+    state = reconcile(folder)
+    if state.finished:
+        return False
+    write_json(folder.stop_request, {"force": force, "time": time.time()})
+    if state.runner is not None and state.runner.send(signal.SIGTERM):
+        return True
+    # The runner was killed: its worker is told directly.
+    if state.worker is not None:
+        return state.worker.send(signal.SIGKILL if force else signal.SIGTERM)
+    return False

@@ -1,0 +1,176 @@
+"""The job folder, which is the truth about a job. Everything else is derived from it."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mcp_server import settings
+from mcp_server.errors import JobError, PathError
+from mcp_server.jobs.files import read_json, write_json
+from mcp_server.jobs.process import ProcessIdentity
+
+Kind = Literal["train", "convert", "benchmark"]
+Status = Literal["queued", "working", "completed", "failed", "cancelled", "lost"]
+TERMINAL: tuple[Status, ...] = ("completed", "failed", "cancelled", "lost")
+
+
+class JobState(BaseModel):
+    """``state.json``. Written by the runner while it lives, afterwards by whoever finds it dead."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    status: Status
+    why: str | None = None
+    started: float | None = None
+    ended: float | None = None
+    runner: ProcessIdentity | None = None
+    worker: ProcessIdentity | None = None
+
+    @property
+    def finished(self) -> bool:
+        return self.status in TERMINAL
+
+
+class JobSpec(BaseModel):
+    """``spec.json``: what was asked, resolved to absolute values. Written once.
+
+    ``scratch`` is a folder to be deleted when the job ends; ``reserved`` one to be deleted if it is still empty then.
+    """
+
+    job_id: str
+    kind: Kind
+    created: float
+    project: str
+    if_busy: Literal["queue", "refuse"] = "queue"
+    python: str
+    scratch: str | None = None
+    reserved: str | None = None
+    options: dict[str, Any]
+
+
+class Outcome(BaseModel):
+    """``outcome.json``: the worker's own last word, so that the end is known even when its runner was killed."""
+
+    status: Literal["completed", "failed", "cancelled"]
+    why: str | None = None
+    result: dict[str, Any] | None = None
+
+
+class JobFolder:
+    """Paths and records of one job."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.job_id = path.name
+        self.metrics = path / "metrics.jsonl"
+        self.log = path / "job.log"
+        self.runner_log = path / "runner.log"
+        self.checkpoints = path / "checkpoints"
+        self.stop_request = path / "stop.json"
+
+    def spec(self) -> JobSpec:
+        try:
+            return JobSpec.model_validate(read_json(self.path / "spec.json"))
+        except ValidationError as error:
+            raise JobError(
+                f"job {self.job_id} has no readable spec.json in {self.path}; it can't be shown or repeated, "
+                "delete the folder when its adapter is not needed"
+            ) from error
+
+    def state(self) -> JobState:
+        """The recorded state; ``lost`` when the record is missing or damaged."""
+        try:
+            return JobState.model_validate(read_json(self.path / "state.json"))
+        except ValidationError:
+            return JobState(status="lost", why="state.json is missing or damaged")
+
+    def write_state(self, state: JobState) -> None:
+        write_json(self.path / "state.json", state.model_dump(exclude_none=True))
+
+    def outcome(self) -> Outcome | None:
+        try:
+            return Outcome.model_validate(read_json(self.path / "outcome.json"))
+        except ValidationError:
+            return None
+
+    def write_outcome(self, outcome: Outcome) -> None:
+        write_json(self.path / "outcome.json", outcome.model_dump(exclude_none=True))
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint folder; names are zero-padded steps, so they sort."""
+        found = sorted(self.checkpoints.glob("[0-9]*/checkpoint.json")) if self.checkpoints.is_dir() else []
+        return found[-1].parent if found else None
+
+
+def jobs_folder() -> Path:
+    return settings.home() / "jobs"
+
+
+def new_id(kind: Kind) -> str:
+    """A job id that tells the kind and sorts by time."""
+    return f"{kind}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+
+
+def create(spec: JobSpec) -> JobFolder:
+    """Make the folder of a new job in state ``queued``. On failure nothing is left. Raises PathError when it can't be written."""
+    path = jobs_folder() / spec.job_id
+    try:
+        path.mkdir(parents=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    folder = JobFolder(path)
+    try:
+        write_json(path / "spec.json", spec.model_dump())
+        folder.write_state(JobState(status="queued"))
+    except OSError as error:
+        remove(folder)
+        raise _unwritable(path, error) from error
+    return folder
+
+
+def _unwritable(path: Path, error: OSError) -> PathError:
+    return PathError(
+        f"the job folder {path} can't be written: {error.strerror or error}; "
+        "free disk space or set MLX_TRAINING_HOME to a folder that can be written"
+    )
+
+
+def remove(folder: JobFolder) -> None:
+    """Delete a job that never ran."""
+    shutil.rmtree(folder.path, ignore_errors=True)
+
+
+def get(job_id: str) -> JobFolder:
+    """The folder of ``job_id``. Raises JobError when there is none, naming the newest jobs."""
+    path = jobs_folder() / job_id
+    # A job id is one path component: nothing outside the jobs folder can be named.
+    if not job_id or "/" in job_id or job_id.startswith(".") or not path.is_dir():
+        newest = [folder.job_id for folder in sorted(all_folders(), key=_created, reverse=True)[:3]]
+        known = f"the newest jobs are {', '.join(newest)}" if newest else "there are no jobs yet"
+        raise JobError(f"there is no job {job_id!r}; {known}; list_jobs shows all")
+    return JobFolder(path)
+
+
+def _created(folder: JobFolder) -> float:
+    try:
+        return folder.path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def all_folders() -> Iterator[JobFolder]:
+    """Every job folder, in no order."""
+    try:
+        entries = list(jobs_folder().iterdir())
+    except OSError:
+        return
+    for path in entries:
+        if path.is_dir() and not path.name.startswith("."):
+            yield JobFolder(path)

@@ -1,0 +1,103 @@
+"""How a function of one pydantic model becomes an MCP tool, and where our errors become the SDK's."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, cast, get_type_hints
+
+import anyio.to_thread
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
+from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from mcp_server.errors import UserError, explain
+
+
+class NoArguments(BaseModel):
+    """For tools that need none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ModelTool(Tool):
+    """A tool whose arguments are a pydantic model and whose result is one.
+
+    Unknown arguments are refused; every anticipated failure reaches the model as one clear sentence.
+    """
+
+    async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
+        metadata = self.fn_metadata
+        try:
+            options = metadata.arg_model.model_validate(metadata.pre_parse_json(arguments))
+        except ValidationError as error:
+            raise ToolError(str(explain(error, metadata.arg_model.model_fields))) from error
+        try:
+            if self.is_async:
+                result = await self.fn(options, context)
+            else:
+                result = await anyio.to_thread.run_sync(self.fn, options)
+        except UserError as error:
+            raise ToolError(str(error)) from error
+        return _as_call_result(result) if convert_result else result
+
+
+def _as_call_result(result: BaseModel) -> CallToolResult:
+    """Both forms of the result; fields that are null say nothing and cost tokens, so they are left out."""
+    structured = result.model_dump(mode="json", exclude_none=True)
+    text = TextContent(type="text", text=result.model_dump_json(exclude_none=True))
+    return CallToolResult(content=[text], structured_content=structured)
+
+
+def _without_titles(schema: Any) -> Any:
+    """The schema without pydantic's titles, which only repeat the names and cost the model tokens."""
+    if isinstance(schema, dict):
+        entries: dict[str, Any] = schema
+        return {
+            key: _without_titles(value)
+            for key, value in entries.items()
+            if not (key == "title" and isinstance(value, str))
+        }
+    if isinstance(schema, list):
+        items: list[Any] = schema
+        return [_without_titles(item) for item in items]
+    return schema
+
+
+def make_tool(
+    function: Callable[..., Any],
+    *,
+    title: str,
+    read_only: bool,
+    destructive: bool = False,
+    idempotent: bool = False,
+    open_world: bool = False,
+) -> Tool:
+    """A tool named after ``function``: its first parameter's model is the input, its return type the output,
+    its docstring the description. ``async`` functions are given the request's context too."""
+    hints = get_type_hints(function)
+    first = next(iter(inspect.signature(function).parameters))
+    options: type[BaseModel] = hints[first]
+    bases: Any = (options, ArgModelBase)
+    arguments = cast(type[ArgModelBase], create_model(f"{function.__name__}_arguments", __base__=bases))
+    description = inspect.cleandoc(function.__doc__ or "")
+    return ModelTool(
+        fn=function,
+        name=function.__name__,
+        title=title,
+        description=description,
+        parameters=_without_titles(arguments.model_json_schema()),
+        fn_metadata=FuncMetadata(arg_model=arguments, output_model=hints["return"]),
+        is_async=inspect.iscoroutinefunction(function),
+        context_kwarg=None,  # ours take it as their second argument
+        annotations=ToolAnnotations(
+            title=title,
+            read_only_hint=read_only,
+            destructive_hint=destructive,
+            idempotent_hint=idempotent,
+            open_world_hint=open_world,
+        ),
+    )

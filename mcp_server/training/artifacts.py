@@ -1,0 +1,81 @@
+"""What lies beside an adapter's weights: where it came from and how to make it again."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shlex
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+import mcp_server
+from mcp_server.jobs.cleanup import RESERVATION
+from mcp_server.jobs.files import write_json
+from mcp_server.jobs.store import JobSpec
+from mcp_server.training.options import TrainingOptions
+
+PROVENANCE = RESERVATION
+
+
+def write_provenance(folder: Path, spec: JobSpec, **results: Any) -> None:
+    """``provenance.json``: job, model, data (with hashes), options, versions, results, and the command that repeats it."""
+    options = TrainingOptions.model_validate(spec.options)
+    write_json(
+        folder / PROVENANCE,
+        {
+            "job_id": spec.job_id,
+            "created": spec.created,
+            "model": options.model,
+            "data": {"path": options.data, "files": _hashes(Path(options.data))},
+            "options": options.model_dump(mode="json"),
+            "versions": versions(),
+            "results": results,
+            "command": command(options),
+        },
+    )
+
+
+def reserve(folder: Path, job_id: str) -> None:
+    """Take the name of a new adapter folder, so that no other start can. Raises FileExistsError when it is taken."""
+    folder.mkdir(parents=True)
+    write_json(folder / PROVENANCE, {"job_id": job_id})
+
+
+def versions() -> dict[str, str]:
+    """Versions that results depend on."""
+    found = {"python": platform.python_version(), "mlx-training": mcp_server.__version__}
+    for name in ("mlx", "mlx-lm", "transformers", "numpy"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for file in sorted(folder.glob("*.jsonl")):
+        with file.open("rb") as handle:
+            found[file.name] = "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
+    return found
+
+
+def command(options: BaseModel) -> str:
+    """The ``mlx-training train`` command with these options; those at their defaults are left out."""
+    words = ["mlx-training", "train"]
+    for name, field in type(options).model_fields.items():
+        value = getattr(options, name)
+        if value == field.get_default(call_default_factory=True):
+            continue
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else flag.replace("--", "--no-", 1))
+            continue
+        if isinstance(value, BaseModel):
+            value = value.model_dump(exclude_none=True)
+        words += [flag, value if isinstance(value, str) else json.dumps(value)]
+    return shlex.join(words)

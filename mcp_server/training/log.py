@@ -1,0 +1,179 @@
+"""What happened in a job since it was last looked at: small, and enough to decide what to do next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import anyio
+import anyio.to_thread
+from pydantic import BaseModel, ConfigDict, Field
+
+from mcp_server.jobs import service, store
+from mcp_server.jobs.events import Event, EventSlice, read_since
+from mcp_server.jobs.service import JobView
+from mcp_server.jobs.store import JobFolder, Status
+
+MAX_POINTS = 40
+MAX_ALERTS = 10
+_POLL_SECONDS = 0.25
+Until = Literal["any", "val", "checkpoint", "alert", "end"]
+Progress = Callable[[float, float | None, str], Awaitable[None]]
+
+
+class LogRequest(BaseModel):
+    """Which part of which log."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    job_id: str = Field(description="As start_lora_training or list_jobs gave it")
+    since: int = Field(default=0, ge=0, description="The cursor of the last read; 0 reads from the start")
+    wait_seconds: float = Field(
+        default=0, ge=0, le=1800, allow_inf_nan=False, description="Wait up to this long for news; 0 answers at once"
+    )
+    until: Until = Field(default="any", description="What to wait for; the end of the job always ends the wait")
+
+
+class LogDelta(BaseModel):
+    """The news since ``since``."""
+
+    job_id: str
+    status: Status
+    finished: bool
+    summary: str
+    cursor: int = Field(description="Pass as since in the next read")
+    step: int | None = None
+    total: int | None = None
+    seconds_left: float | None = None
+    train: list[tuple[int, float | str]] = Field(default_factory=list, description="[step, training loss]")
+    val: list[tuple[int, float | str]] = Field(default_factory=list, description="[step, validation loss]")
+    showing: str | None = Field(default=None, description="Set when points were left out")
+    learning_rate: float | None = None
+    tokens_per_second: float | None = None
+    memory_gb: dict[str, float] | None = Field(default=None, description="The job's own: active, peak, cache")
+    phases: list[str] = Field(default_factory=list)
+    alerts: list[str] = Field(default_factory=list)
+    checkpoint: str | None = Field(default=None, description="The newest checkpoint")
+    result: dict[str, Any] | None = Field(default=None, description="What the finished job reports")
+    why: str | None = None
+    next_step: str | None = None
+
+
+async def read_log(request: LogRequest, progress: Progress | None = None) -> LogDelta:
+    """The news; waits for it when asked, telling ``progress`` about once a second."""
+    folder = store.get(request.job_id)
+    deadline = time.monotonic() + request.wait_seconds
+    told = 0.0
+    while True:
+        view = await anyio.to_thread.run_sync(service.view, folder)
+        finished = view.status in store.TERMINAL
+        # Read after the state: what a finished job wrote is all there.
+        news = await anyio.to_thread.run_sync(read_since, folder.metrics, request.since)
+        now = time.monotonic()
+        if finished or now >= deadline or _satisfied(request.until, news.events):
+            return _delta(folder, view, news)
+        if progress is not None and now - told >= 1.0:
+            told = now
+            await progress(float(view.step or 0), float(view.total) if view.total else None, _line(view, news.events))
+        await anyio.sleep(_POLL_SECONDS)
+
+
+def _satisfied(until: Until, events: list[Event]) -> bool:
+    if until == "any":
+        return any(event["type"] in ("train", "val", "checkpoint", "alert") for event in events)
+    return until != "end" and any(event["type"] == until for event in events)
+
+
+def _delta(folder: JobFolder, view: JobView, news: EventSlice) -> LogDelta:
+    by_type: dict[str, list[Event]] = {}
+    for event in news.events:
+        by_type.setdefault(event["type"], []).append(event)
+    train, val = by_type.get("train", []), by_type.get("val", [])
+    shown_train, shown_val = _thin(train), _thin(val)
+    newest = train[-1] if train else {}
+    memory = by_type.get("memory", [])
+    alerts = [str(event.get("message") or event.get("kind")) for event in by_type.get("alert", [])]
+    checkpoints = by_type.get("checkpoint", [])
+    outcome = folder.outcome() if view.status in store.TERMINAL else None
+    return LogDelta(
+        job_id=view.job_id,
+        status=view.status,
+        finished=view.status in store.TERMINAL,
+        summary=_line(view, news.events),
+        cursor=news.cursor,
+        step=view.step,
+        total=view.total,
+        seconds_left=view.seconds_left,
+        train=[(event["step"], _rounded(event["loss"])) for event in shown_train],
+        val=[(event["step"], _rounded(event["loss"])) for event in shown_val],
+        showing=_showing(len(shown_train) + len(shown_val), len(train) + len(val), news.skipped_bytes),
+        learning_rate=newest.get("learning_rate"),
+        tokens_per_second=newest.get("tokens_per_second"),
+        memory_gb=memory_gb(memory[-1]) if memory else None,
+        phases=[event["name"] for event in by_type.get("phase", [])][-MAX_ALERTS:],
+        alerts=alerts[-MAX_ALERTS:],
+        checkpoint=checkpoints[-1]["path"] if checkpoints else None,
+        result=outcome.result if outcome else None,
+        why=view.why,
+        next_step=_next_step(view, news.cursor),
+    )
+
+
+def memory_gb(event: Event) -> dict[str, float]:
+    """A memory event's figures in GB (1e9 bytes)."""
+    return {name: round(event[f"{name}_bytes"] / 1e9, 3) for name in ("active", "peak", "cache")}
+
+
+def _thin(points: list[Event]) -> list[Event]:
+    """At most MAX_POINTS, evenly spread, always with the first and the last."""
+    if len(points) <= MAX_POINTS:
+        return points
+    step = (len(points) - 1) / (MAX_POINTS - 1)
+    return [points[round(index * step)] for index in range(MAX_POINTS)]
+
+
+def _rounded(loss: float | str) -> float | str:
+    return round(loss, 4) if isinstance(loss, float | int) else loss
+
+
+def _showing(shown: int, total: int, skipped_bytes: int) -> str | None:
+    if skipped_bytes:
+        return f"{shown} points of a long log; {skipped_bytes:,} bytes between were sampled"
+    return f"{shown} of {total} points" if shown < total else None
+
+
+def _line(view: JobView, events: list[Event]) -> str:
+    parts = [view.status]
+    if view.step is not None and view.total:
+        parts.append(f"step {view.step} of {view.total}")
+    for name, type in (("loss", "train"), ("validation loss", "val")):
+        losses = [event["loss"] for event in events if event["type"] == type]
+        if losses:
+            parts.append(f"{name} {_rounded(losses[-1])}")
+    if view.seconds_left is not None:
+        parts.append(f"about {duration(view.seconds_left)} left")
+    if view.status == "working" and view.step is None:
+        phases = [event["name"] for event in events if event["type"] == "phase"]
+        parts += phases[-1:]
+    if view.why:
+        parts.append(view.why)
+    return ", ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, two units at most."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _next_step(view: JobView, cursor: int) -> str | None:
+    if view.status in ("working", "queued"):
+        return f"read_training_log(job_id={view.job_id!r}, since={cursor}, wait_seconds=60)"
+    if view.status == "completed" and view.kind == "train":
+        return f"compare it with the base model: run_benchmark(model=..., adapter_path={view.adapter_path!r}, data=...)"
+    return None

@@ -1,0 +1,107 @@
+"""Checkpoints: everything an exact continuation needs, in a folder that appears whole or not at all.
+
+checkpoints/0000100/
+    adapters.safetensors     trainable weights; with adapter_config.json stock mlx-lm loads the folder as an adapter
+    adapter_config.json
+    optimizer.safetensors    optimizer state, flattened as ``mlx.utils.tree_flatten`` does
+    checkpoint.json          step, position in the data, random states, losses not yet reported
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.optimizers import Optimizer
+from mlx.utils import tree_flatten, tree_unflatten
+
+from mcp_server.jobs.files import sync_folder
+
+WEIGHTS, CONFIG, OPTIMIZER, POSITION = (
+    "adapters.safetensors",
+    "adapter_config.json",
+    "optimizer.safetensors",
+    "checkpoint.json",
+)
+
+
+def save(
+    parent: Path, step: int, model: nn.Module, optimizer: Optimizer, position: dict[str, Any], config: dict[str, Any]
+) -> Path:
+    """Write the checkpoint of ``step`` under ``parent``; its folder. Raises OSError and leaves nothing when it can't."""
+    parent.mkdir(parents=True, exist_ok=True)
+    target = parent / f"{step:07d}"
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
+    try:
+        save_weights(temporary / WEIGHTS, model)
+        _save_arrays(temporary / OPTIMIZER, dict(tree_flatten(optimizer.state)))
+        (temporary / CONFIG).write_text(json.dumps(config, indent=4), encoding="utf-8")
+        (temporary / POSITION).write_text(json.dumps({"step": step, **position}), encoding="utf-8")
+        for file in temporary.iterdir():
+            _sync(file)
+        sync_folder(temporary)
+        if target.exists():  # the same step again after a resume
+            shutil.rmtree(target)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(parent)
+    return target
+
+
+def save_weights(file: Path, model: nn.Module) -> None:
+    """The trainable weights, as mlx-lm saves them. Raises OSError when the disk will not take them."""
+    _save_arrays(file, dict(tree_flatten(model.trainable_parameters())))
+
+
+def _save_arrays(file: Path, arrays: dict[str, mx.array]) -> None:
+    try:
+        mx.save_safetensors(str(file), arrays)
+    except (RuntimeError, ValueError) as error:
+        raise OSError(f"{file} could not be written: {error}") from error
+    expected = sum(array.nbytes for array in arrays.values())
+    # mlx does not report every short write.
+    if file.stat().st_size <= expected:
+        raise OSError(f"{file} was cut short: {file.stat().st_size} of more than {expected} bytes; is the disk full?")
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as handle:
+        os.fsync(handle.fileno())
+
+
+def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
+    """Put a checkpoint back into ``model`` and ``optimizer``; its position record."""
+    model.load_weights(str(folder / WEIGHTS), strict=False)
+    arrays = mx.load(str(folder / OPTIMIZER))
+    assert isinstance(arrays, dict)
+    optimizer.state = tree_unflatten(list(arrays.items()))
+    mx.eval(model.parameters(), optimizer.state)
+    return json.loads((folder / POSITION).read_text(encoding="utf-8"))
+
+
+def random_key() -> list[int]:
+    """The state of MLX's random generator, from which dropout draws."""
+    state = cast(list[mx.array], mx.random.state)
+    return cast(list[int], state[0].tolist())
+
+
+def set_random_key(key: list[int]) -> None:
+    """Put MLX's random generator into the state of ``key``."""
+    state = cast(list[mx.array], mx.random.state)
+    state[0] = mx.array(key, dtype=mx.uint32)
+
+
+def prune(parent: Path, keep: int, also: set[int]) -> None:
+    """Delete all but the newest ``keep`` checkpoints and those of the steps in ``also``."""
+    folders = sorted(folder for folder in parent.glob("[0-9]*") if folder.is_dir())
+    for folder in folders[:-keep]:
+        if int(folder.name) not in also:
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,99 @@
+"""What every worker does around its one task: signals, events, and a last word that survives the runner."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mcp_server.errors import UserError
+from mcp_server.jobs.events import EventWriter
+from mcp_server.jobs.store import JobFolder, Outcome
+
+_LAST_WORD_SECONDS = 30.0
+
+
+class Stopped(Exception):
+    """The job was asked to stop and has; its text says what was kept."""
+
+
+class WorkerJob:
+    """The running job as its worker sees it."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self.folder = folder
+        self.spec = folder.spec()
+        self.events = EventWriter(folder.metrics)
+        self._stop = False
+
+    def on_stop(self, number: int, frame: FrameType | None) -> None:
+        self._stop = True
+
+    @property
+    def stop_requested(self) -> bool:
+        return self._stop
+
+    def check_stop(self) -> None:
+        """Raise Stopped if a stop was asked for; for places where nothing need be saved."""
+        if self._stop:
+            raise Stopped("stopped as asked; nothing was kept")
+
+    def phase(self, name: str, **fields: Any) -> None:
+        """Say what begins now."""
+        self.check_stop()
+        self.events.write("phase", name=name, **fields)
+        print(f"[{time.strftime('%H:%M:%S')}] {name}", flush=True)
+
+
+def run(task: Callable[[WorkerJob], dict[str, Any]]) -> None:
+    """Run ``task`` as the job whose folder is the first argument, record how it ended, and exit."""
+    _keep_lock_to_ourselves()
+    job = WorkerJob(JobFolder(Path(sys.argv[1])))
+    signal.signal(signal.SIGTERM, job.on_stop)
+    for ignored in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    try:
+        outcome = Outcome(status="completed", result=task(job))
+    except Stopped as stopped:
+        outcome = Outcome(status="cancelled", why=str(stopped))
+    except UserError as error:
+        outcome = Outcome(status="failed", why=str(error))
+    except MemoryError as error:
+        traceback.print_exc()
+        outcome = Outcome(status="failed", why=f"out of memory: {error}")
+    except Exception as error:
+        traceback.print_exc()
+        outcome = Outcome(status="failed", why=_describe(error))
+    _record(job, outcome)
+    sys.exit(0 if outcome.status != "failed" else 1)
+
+
+def _keep_lock_to_ourselves() -> None:
+    """The GPU lock's descriptor must die with this process, not live on in a compiler or tokenizer child."""
+    descriptor = os.environ.pop("MLX_TRAINING_LOCK_FD", None)
+    if descriptor is not None:
+        os.set_inheritable(int(descriptor), False)
+
+
+def _describe(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500]}; the whole traceback is in job.log"
+
+
+def _record(job: WorkerJob, outcome: Outcome) -> None:
+    deadline = time.monotonic() + _LAST_WORD_SECONDS
+    while True:
+        try:
+            job.folder.write_outcome(outcome)
+            return
+        except OSError as error:
+            if time.monotonic() > deadline or not job.folder.path.is_dir():
+                print(f"the outcome could not be recorded: {error}: {outcome}", flush=True)
+                return
+            time.sleep(1.0)
