@@ -97,6 +97,7 @@ def copy(call: Call) -> tuple:
     if flags & {"s", "symbolic-link", "l", "link"} and not flags & {"f", "force"}:
         keeps = True
     if keeps or target.startswith("/dev/"):
+        call.scene.copied.update(paths.normal(source, call.state.cwd) for source in sources)
         return DONE
     tree = bool(flags & {"r", "R", "a"}) or has_long(flags, "recursive") or "archive" in flags
     for source in sources:
@@ -131,6 +132,7 @@ def overlay(call: Call, source: str, target: str, into: bool, tree: bool) -> Non
         return
     goal = place(source, target, into)
     if paths.real(paths.normal(goal, call.state.cwd)) != paths.real(begin):
+        call.scene.copied.add(begin)
         touch = call.touch("overwrite", goal)
         touch.follow = True
         touch.text = call.scene.read(source, call.state)

@@ -29,9 +29,10 @@ class Touch:
     op: "delete" | "overwrite" (the old content is lost) | "append" | "edit" (in place, no backup) | "move" (to `to`) |
     "unpack" (an archive over it) | "empty" (delete what is inside) | "create" (never replaces what is there).
     tree: folders go with all they hold. follow: a link at the end is followed. text: the new content when known.
+    kept: the same command made a copy of it before.
     """
 
-    __slots__ = ("by", "cwd", "follow", "op", "path", "text", "to", "tree")
+    __slots__ = ("by", "cwd", "follow", "kept", "op", "path", "text", "to", "tree")
 
     def __init__(self, op: str, path: str, by: str, cwd: str) -> None:
         self.op = op
@@ -42,6 +43,7 @@ class Touch:
         self.follow = False
         self.to = ""
         self.text: str | None = None
+        self.kept = False
 
 
 class Kill:
@@ -126,6 +128,7 @@ class Scene:
         self.pushes: list[tuple[str, str]] = []  # (URL, command)
         self.works: list[Work] = []  # MLX programs started
         self.inside: list[tuple[str, str]] = []  # (container tool, MLX work seen in it)
+        self.copied: set[str] = set()  # files that it copies before it changes them
         self.steps = 0
 
     def step(self, cost: int = 1) -> None:
@@ -150,6 +153,7 @@ class Scene:
         if path.endswith("/") and op != "move":
             absolute += "/"
         touch = Touch(op, self.origin(absolute), by, state.cwd)
+        touch.kept = touch.path in self.copied
         self.touches.append(touch)
         return touch
 

@@ -1,0 +1,64 @@
+"""Everything a policy may ask about one tool call; costly answers are found on first use and kept."""
+
+from __future__ import annotations
+
+from . import paths
+from .protected import Protected, Thing
+from .settings import Settings
+from .shell.marks import UNKNOWN
+
+DATE_OPS = ("overwrite", "append", "edit", "delete", "empty", "move", "unpack", "train", "unpack-model", "mode")
+
+
+class World:
+    """One tool call: for Bash `scene` is the walk; for file tools `file` is the path and `old`, `new` its texts."""
+
+    def __init__(self, text: str, cwd: str, project: str, settings: Settings) -> None:
+        self.text = text
+        self.cwd = cwd
+        self.project = project
+        self.settings = settings
+        self.protected = Protected(cwd, settings.protect)
+        self.scene = None
+        self.tool = "Bash"
+        self.file = ""
+        self.old = ""
+        self.new = ""
+        self.pieces: list[str] = []  # the texts that a file tool puts in
+        self._targets: dict[int, list[str]] = {}
+        self._trainings: list | None = None
+
+    def targets(self, touch) -> list[str]:
+        """The real paths that a touch reaches now: links resolved, case folded, unknown parts tried on the disk."""
+        known = self._targets.get(id(touch))
+        if known is not None:
+            return known
+        path = touch.path
+        slash = path.endswith("/") and len(path) > 1
+        candidates = [path]
+        if UNKNOWN in path:
+            from .shell import globs
+
+            bare = path.lstrip(UNKNOWN)
+            if path.startswith(UNKNOWN):
+                path = self.cwd + bare if bare.startswith("/") and bare.strip("/") else ""
+            candidates = globs.expand(path, "/") if path.strip("/" + UNKNOWN) else []
+        follow = touch.follow or slash
+        out = [paths.real(candidate, follow) for candidate in candidates]
+        self._targets[id(touch)] = out
+        return out
+
+    def things(self, touch) -> list[Thing]:
+        """The protected things that a deletion reaches."""
+        found = []
+        for path in self.targets(touch):
+            found += self.protected.at(path, touch.tree)
+        return found
+
+    def trainings(self) -> list:
+        """The jobs that run now."""
+        if self._trainings is None:
+            from . import jobs
+
+            self._trainings = jobs.running()
+        return self._trainings
