@@ -14,6 +14,8 @@ NAMES = (
     "adapter", "safetensors", "checkpoint", "mlx", "train.jsonl", "valid.jsonl", "test.jsonl", "models", "data", "lora", "fused",
     "huggingface", ".gguf", ".npz",
 )  # fmt: skip
+HUB_PROGRAMS = frozenset(("hf", "huggingface-cli", "curl", "wget", "http", "https", "xh"))
+LIMIT_PROGRAMS = frozenset(("sysctl", "purge", "ulimit", "launchctl", "nvram", "prlimit"))
 # rule -> whether the world could concern it; the module is imported only then
 POLICIES = (
     ("platform", "platform", lambda w: w.scene is not None and (w.scene.works or w.scene.inside)),
@@ -22,11 +24,11 @@ POLICIES = (
     ("data_content", "data-content", lambda w: ".jsonl" in w.file.lower() or (w.scene is not None and ".jsonl" in w.text.lower())),
     ("one_training", "one-training", lambda w: w.scene is not None and any(work.kind == "train" for work in w.scene.works)),
     ("running_jobs", "running-jobs", lambda w: w.scene is not None and w.scene.kills),
-    ("machine", "machine", lambda w: w.scene is not None),
-    ("hub", "hub", lambda w: w.scene is not None and (w.scene.works or w.scene.pushes or w.scene.python or "hf" in w.text or "hugg" in w.text)),
+    ("machine", "machine", lambda w: w.scene is not None and (w.starts(LIMIT_PROGRAMS) or "sysctl" in w.text)),
+    ("hub", "hub", lambda w: w.scene is not None and (w.scene.works or w.scene.pushes or w.scene.python or w.starts(HUB_PROGRAMS))),
     ("remote_code", "remote-code", lambda w: w.scene is not None and ("trust" in w.text.lower() or w.scene.works or w.scene.python)),
     ("secrets", "secrets", lambda w: True),
-    ("guard_itself", "guard", lambda w: w.file or w.scene.touches or "claude" in w.text),
+    ("guard_itself", "guard", lambda w: w.file or w.scene.touches or w.starts(frozenset(("claude",)))),
 )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ PATH_NEEDLES = (
     ".jsonl", "safetensors", "adapter", ".claude", "mlx-training", "checkpoint", "config.json", "tokenizer", ".gguf", ".npz", ".bin", ".pt", ".ckpt",
     "hooks", "sysctl", "plugin", ".yaml", ".yml", "vocab", "merges", "special_tokens", "chat_template", ".model", ".huggingface", "/models/",
 )  # fmt: skip
-SECRET_NEEDLES = ("hf_", "sk-", "api_org_", "wandb", "local-")
+SECRET_NEEDLES = ("hf_", "sk-", "api_org_", "wandb", "WANDB", "Wandb", "local-")
 HARMLESS_REDIRECTS = ("2>&1", "2>/dev/null", ">/dev/null", "2> /dev/null", "> /dev/null")
 _DROP_QUOTES = {ord("'"): None, ord('"'): None, ord("\\"): None}
 

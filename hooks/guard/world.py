@@ -55,6 +55,10 @@ class World:
             found += self.protected.at(path, touch.tree)
         return found
 
+    def starts(self, names: frozenset) -> bool:
+        """Whether some program of these names would start."""
+        return any(run.argv[0].rpartition("/")[2] in names for run in self.scene.runs)
+
     def trainings(self) -> list:
         """The jobs that run now."""
         if self._trainings is None:

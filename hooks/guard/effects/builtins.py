@@ -124,7 +124,7 @@ def set_(call: Call) -> tuple:
 
 def read(call: Call) -> tuple:
     """`read x`, `mapfile -t xs`: the text on standard input, when it is known."""
-    flags, values, operands = options(call.argv, "dnNptuia")
+    flags, values, operands = options(call.argv, "dnNptuia" if call.name == "read" else "dnOsuCc")
     text = call.stdin
     if "a" in values:
         operands = [values["a"]]

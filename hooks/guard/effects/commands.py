@@ -20,7 +20,7 @@ FAMILIES = {
     "rosetta sandbox-exec systemd-run unshare fakeroot faketime proot",
     "shells": "sh bash zsh dash ksh ash mksh fish rbash csh tcsh osascript make gmake just task",
     "files": "rm rmdir unlink srm grm trash rimraf del-cli wipe shred gshred mv gmv cp gcp ln install ginstall rename "
-    "truncate gtruncate dd tee sponge touch mkdir ditto scp gio fallocate mktemp trash-put rip",
+    "truncate gtruncate dd tee sponge touch mkdir ditto scp gio fallocate mktemp trash-put rip chmod chown chflags xattr",
     "transfers": "rsync tar gtar bsdtar unzip 7z 7za 7zz gunzip gzip bzip2 bunzip2 xz unxz zstd unzstd zip rclone cpio pax curl "
     "wget aria2c lz4 pigz unar openssl gpg",
     "editors": "sed gsed perl awk gawk mawk sort gsort shuf ed ex vi vim nvim emacs patch jq yq split uniq iconv xxd "
@@ -107,9 +107,11 @@ class Call:
             return self.function(state.functions[first])
         if first[:1] == "=" and first[1:].isalnum():  # zsh: =rm is the path of rm
             first = argv[0] = first[1:]
-        self.scene.runs.append(Run(argv, self.bound(), self.scene.text))
         name = self.name
         family = family_of(name)
+        if self.env and family != "builtins":
+            self.state = self.bound()
+        self.scene.runs.append(Run(argv, self.bound(), self.scene.text))
         if family:
             module = __import__(__package__ + "." + family, globals(), locals(), ("handle",))
             result = module.handle(self)

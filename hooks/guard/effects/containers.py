@@ -105,9 +105,8 @@ def inner_run(call: Call, tool: str, verb: str, words: list[str], compose: bool)
     if rest and named and rest[0] != "--":
         image = rest[0]
         rest = rest[1:]
-    rest = skip(rest) if rest[:1] != ["--"] else rest
-    if rest[:1] == ["--"]:
-        rest = rest[1:]
+    if "--" in rest:
+        rest = rest[rest.index("--") + 1 :]
     if verb == "up" or (compose and not rest):
         whole_project(call, tool, image, compose)
         return

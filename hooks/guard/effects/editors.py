@@ -150,7 +150,7 @@ def output_file(call: Call, name: str) -> tuple:
 
 def editor(call: Call) -> tuple:
     """Scripted editors: `ex -sc '...|x' file`, `vim -es +cmd file`, `ed file <<<`."""
-    flags, values, operands = options(call.argv, "cSusp")
+    flags, values, operands = options(call.argv, "p" if call.name == "ed" else "cSuT")
     commands = [word for word in call.argv[1:] if word[:1] == "+"] + list(values.values()) + [call.stdin or ""]
     text = "\n".join(commands)
     for mark in (":!", "!", "silent !"):

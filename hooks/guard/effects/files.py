@@ -238,6 +238,14 @@ def touch(call: Call) -> tuple:
     return DONE
 
 
+def mode(call: Call) -> tuple:
+    """chmod, chown, chflags: no content goes, but a hook that may not be read or run is off."""
+    _, _, operands = options(call.argv)
+    for path in operands[1:]:
+        call.touch("mode", path).tree = True
+    return DONE
+
+
 def mktemp(call: Call) -> tuple:
     """A fresh name that nothing has yet."""
     number = len(call.scene.made)
@@ -267,5 +275,5 @@ HANDLERS = {
     **{name: delete for name in ("rm", "unlink", "srm", "trash", "trash-put", "rimraf", "del-cli", "wipe", "rip")},
     "rmdir": rmdir, "gio": gio, "shred": shred, "mv": move, "cp": copy, "ln": link, "install": install,
     "rename": rename, "truncate": truncate, "fallocate": fallocate, "dd": dd, "tee": tee, "sponge": tee,
-    "mkdir": mkdir, "touch": touch, "mktemp": mktemp, "ditto": ditto, "scp": scp,
+    **{name: mode for name in ("chmod", "chown", "chflags", "xattr")}, "mkdir": mkdir, "touch": touch, "mktemp": mktemp, "ditto": ditto, "scp": scp,
 }  # fmt: skip

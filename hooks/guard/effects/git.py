@@ -53,17 +53,17 @@ def clean(call: Call, state, rest: list[str]) -> None:
     if not flags & {"f", "force"} or flags & {"n", "dry-run"}:
         return
     kept = [values[key] for key in ("e", "exclude") if key in values]
-    for root in operands or ["."]:
-        lost(call, state, paths.normal(root, state.cwd), flags, kept)
+    lost(call, state, operands, flags, kept)
 
 
-def lost(call: Call, state, folder: str, flags: set[str], kept: list[str]) -> None:
+def lost(call: Call, state, operands: list[str], flags: set[str], kept: list[str]) -> None:
     """Ask git itself what would go: only it knows its index and its ignore files."""
     words = ["clean", "-n"]
     words += ["-" + flag for flag in ("d", "x", "X") if flag in flags]
+    words += ["-ff"] if "f" in flags else []
     for pattern in kept:
         words += ["-e", pattern]
-    text = answer(state.cwd, [*words, "--", folder])
+    text = answer(state.cwd, [*words, "--", *operands])
     if text is None:
         return
     top = paths.normal(".", state.cwd)
@@ -191,28 +191,46 @@ def push(call: Call, state, rest: list[str]) -> None:
     flags, _, operands = options(["git", *rest], "o", ("push-option", "repo"))
     if flags & {"n", "dry-run"}:
         return
-    name = operands[0] if operands else ""
+    name = operands[0] if operands else default_remote(state.cwd)
     urls = [name] if ":" in name else [call.scene.remotes[name]] if name in call.scene.remotes else remote_urls(state.cwd, name)
     for url in urls:
         call.scene.pushes.append((url, " ".join(call.argv)))
 
 
+def default_remote(cwd: str) -> str:
+    """Where a bare `git push` goes: the branch's own remote, else origin, else the only one there is."""
+    head = paths.read_text(paths.join(paths.join(root_of(cwd), ".git"), "HEAD")) or ""
+    branch = head.strip().rpartition("refs/heads/")[2]
+    entries = configured(cwd)
+    names = list(dict.fromkeys(name for section, name, key, _ in entries if section == "remote"))
+    for section, name, key, value in entries:
+        if section == "branch" and name == branch and key in ("pushremote", "remote"):
+            return value
+    return "origin" if "origin" in names else names[0] if len(names) == 1 else ""
+
+
 def remote_urls(cwd: str, name: str) -> list[str]:
-    """The push URLs of a remote (of all when it isn't named), read from the config file itself."""
-    top = root_of(cwd)
-    folder = paths.join(top, ".git")
+    """The push URLs of a remote, of all when it isn't named."""
+    return [
+        value for section, held, key, value in configured(cwd)
+        if section == "remote" and (not name or held == name) and key in ("url", "pushurl")
+    ]  # fmt: skip
+
+
+def configured(cwd: str) -> list[tuple[str, str, str, str]]:
+    """(section, name, key, value) of the named sections of the repository's config, read from the file itself."""
+    folder = paths.join(root_of(cwd), ".git")
     if paths.is_file(folder):  # a linked worktree
         target = (paths.read_text(folder) or "").partition("gitdir:")[2].strip()
         folder = target.partition("/worktrees/")[0] if target else folder
-    text = paths.read_text(paths.join(folder, "config")) or ""
-    urls = []
-    current = ""
-    for line in text.split("\n"):
+    out = []
+    section = name = ""
+    for line in (paths.read_text(paths.join(folder, "config")) or "").split("\n"):
         line = line.strip()
         if line.startswith("["):
-            current = line.partition('"')[2].partition('"')[0] if line.startswith("[remote") else ""
-        elif current and (not name or current == name):
+            section, _, rest = line.strip("[]").partition(" ")
+            name = rest.strip('"')
+        elif name and "=" in line:
             key, _, value = line.partition("=")
-            if key.strip() in ("url", "pushurl"):
-                urls.append(value.strip())
-    return urls
+            out.append((section, name, key.strip().lower(), value.strip()))
+    return out

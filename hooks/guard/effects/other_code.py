@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..shell import globs
+from ..shell.marks import live
 from .commands import Call
 
 DELETES = {
@@ -24,9 +26,8 @@ WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
 def walk(call: Call, text: str, arguments: list[str]) -> None:
     """Find `name("constant", ...)`, `name "constant"` and backtick commands, and record what they do."""
     names = constants(text)
-    arguments_of_glob = names
     k = 0
-    for name, strings, spread in calls(text, arguments_of_glob):
+    for name, strings in calls(text, names):
         k += 1
         if k > 400:
             return
@@ -35,9 +36,8 @@ def walk(call: Call, text: str, arguments: list[str]) -> None:
                 strings = arguments
             for path in strings:
                 if not path.startswith("-") and "=" not in path and "\n" not in path:
-                    call.touch("delete", path).tree = True
-                    del spread
-                    spread = False
+                    for each in globs.expand(live(path), call.state.cwd) or [path]:
+                        call.touch("delete", each).tree = True
         elif name in WRITES and strings:
             call.touch("overwrite", strings[0]).follow = True
         elif name in APPENDS and strings:
@@ -109,7 +109,7 @@ def string_at(text: str, k: int) -> tuple[str, int]:
 
 
 def calls(text: str, names: dict[str, str]):
-    """(name, constant arguments, False) for every word that is followed by arguments; comments are skipped."""
+    """(name, constant arguments) for every word that is followed by arguments; comments are skipped."""
     k = 0
     n = len(text)
     while k < n:
@@ -131,11 +131,13 @@ def calls(text: str, names: dict[str, str]):
         j = k
         while j < n and text[j] == " ":
             j += 1
+        if text.startswith(("glob ", "glob("), j):
+            j += 5
         if name == "qw" or j >= n:
             continue
-        if text[j] == "(" or text[j] in "\"'<":
+        if text[j] in "(\"'<" or (name in KILLS and text[j].isdigit()):
             strings = arguments(text, j + (text[j] == "("), names, text[j] == "(")
-            yield name, strings, False
+            yield name, strings
 
 
 def arguments(text: str, k: int, names: dict[str, str], closed: bool) -> list[str]:
@@ -147,8 +149,6 @@ def arguments(text: str, k: int, names: dict[str, str], closed: bool) -> list[st
         c = text[k]
         if c in "\"'`":
             value, k = string_at(text, k)
-            before = text[:k]
-            del before
             if out and out[-1].endswith("\0+"):
                 out[-1] = out[-1][:-2] + value
             else:

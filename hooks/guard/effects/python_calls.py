@@ -86,6 +86,8 @@ def library(walk, name: str, arguments: list, keywords: dict):
     elif name in ("os.kill", "os.killpg"):
         signalled(walk, name, first, second)
     elif name in ("exec", "eval", "builtins.exec", "builtins.eval"):
+        if isinstance(first, bytes):
+            first = first.decode("utf-8", "replace")
         if isinstance(first, str) and UNKNOWN not in first and walk.depth < 40:
             walk.depth += 8
             walk.text(first)

@@ -224,6 +224,7 @@ class Walker:
             state,
             lambda script: self.script(script, state.copy(), None, True)[0],
             lambda script, direction: self.process(script, direction, state),
+            self.scene.origin,
         )
 
     def process(self, script: Script, direction: str, state: State) -> str:

@@ -51,7 +51,7 @@ def found(command: str, what: str) -> Finding:
 def hub_command(words: list[str]) -> str:
     """What an hf command would change on the Hub; empty for downloads, logins and listings."""
     flags, values, operands = options(["hf", *words], "", ("repo-type", "revision", "token", "commit-message", "type", "space-sdk", "private"))
-    if not operands:
+    if not operands or flags & {"help", "h"}:
         return ""
     if operands[0] in UPLOADS:
         return "uploads to the Hub"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..verdict import ASK, Finding, said
 
 RULE = "machine"
-PROGRAMS = ("sysctl", "purge", "ulimit", "limit", "launchctl", "nvram", "memory_pressure", "prlimit", "vm_stat")
+PROGRAMS = ("sysctl", "purge", "ulimit", "launchctl", "nvram", "prlimit")
 SETTINGS = ("iogpu", "vm.", "kern.maxvnodes", "debug.iogpu", "hw.memsize", "kern.memorystatus")
 
 

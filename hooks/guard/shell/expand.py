@@ -26,8 +26,9 @@ MAX_FIELD_CHARS = 200_000
 class Expander:
     """Expands words against a state; `substitute(script)` gives a substitution's output (None: not known)."""
 
-    def __init__(self, state, substitute, process) -> None:
+    def __init__(self, state, substitute, process, origin) -> None:
         self.state = state
+        self.origin = origin
         self.substitute = substitute
         self.process = process
 
@@ -119,6 +120,8 @@ class Expander:
             return [str(max(0, len(state.args) - 1))]
         if name in ("?", "$", "!", "-", ""):
             return None
+        if name == "IFS" and state.get(name) is None:
+            return [" \t\n"]
         if name == "PWD":
             return [state.cwd]
         return state.get(name)
@@ -180,12 +183,21 @@ class Expander:
             if not field:
                 continue
             if has_glob(field) and UNKNOWN not in field:
-                found = globs.expand(field.replace(EMPTY, ""), self.state.cwd)
+                found = self.globbed(field.replace(EMPTY, ""))
                 if found:
                     out += found
                     continue
             out.append(plain(field))
         return out
+
+    def globbed(self, pattern: str) -> list[str]:
+        """The matches on the disk; a folder that this very command moved or linked is looked up where it lies now."""
+        head, slash, rest = pattern.partition("/")
+        if slash and head and not has_glob(head):
+            now = self.origin(paths.normal(head, self.state.cwd) + "/")
+            if now != paths.normal(head, self.state.cwd) + "/":
+                return globs.expand(now.rstrip("/") + "/" + rest, self.state.cwd)
+        return globs.expand(pattern, self.state.cwd)
 
     def tilde(self, encoded: str) -> str:
         head, slash, rest = encoded[1:].partition("/")

@@ -59,7 +59,7 @@ DENY = [
     ("rsync -a --remove-source-files adapters/ /tmp/elsewhere/", MAC),
     "git clean -fdx",
     "git clean -xdff adapters",
-    "git clean -fX",
+    "git clean -fdX",
     "git rm -rf models/tracked",
     "git restore models/tracked/model.safetensors",
     "git checkout -- models/tracked/model.safetensors",
@@ -78,12 +78,11 @@ DENY = [
     "rm -rf adapters/link/",
     "rm -f current/*.safetensors",
     "echo > current/adapters.safetensors",
-    "mv adapters/my-lora/adapters.safetensors /dev/null",
-    "sudo rm -rf adapters",
+    ("mv adapters/my-lora/adapters.safetensors /dev/null", {"run": "as root it replaces the device"}),
+    ("sudo rm -rf adapters", MAC),
     "rm -rf runs",
     "rm -rf build models",
     "sed -n 'w adapters/my-lora/adapters.safetensors' README.md",
-    "zip -qm /tmp/z-{id}.zip adapters/my-lora/adapters.safetensors && rm /tmp/z-{id}.zip",
 ]  # fmt: skip
 
 ASK = [
@@ -134,6 +133,7 @@ ALLOW = [
     "ln -sfn old adapters/link",
     "git clean -fd build",
     "git clean -n -fdx",
+    "git clean -f -X",
     "git clean -fdxn",
     "git status && git diff --stat",
     "git stash list",

@@ -1,5 +1,6 @@
 """train.jsonl, valid.jsonl, test.jsonl."""
 
+SAME = {"run": "on these rows nothing is lost; the command would lose rows on others"}
 NONE = {"run": "a program that is not installed here"}
 ROW = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}'
 
@@ -19,8 +20,8 @@ DENY = [
     "cp data/valid.jsonl data/train.jsonl",
     "mv data/valid.jsonl data/train.jsonl",
     "mv /tmp/new-{id}.jsonl data/train.jsonl 2>/dev/null; echo x > /tmp/new-{id}.jsonl; mv /tmp/new-{id}.jsonl data/train.jsonl",
-    "shuf data/train.jsonl > tmp.jsonl && mv tmp.jsonl data/train.jsonl",
-    "sort -u data/train.jsonl > s.jsonl; cp s.jsonl data/train.jsonl",
+    ("shuf data/train.jsonl > tmp.jsonl && mv tmp.jsonl data/train.jsonl", SAME),
+    ("sort -u data/train.jsonl > s.jsonl; cp s.jsonl data/train.jsonl", SAME),
     "grep -v test data/train.jsonl | tee data/test.jsonl > /dev/null",
     "dd if=/dev/null of=data/train.jsonl",
     "find data -name '*.jsonl' -delete",
@@ -31,8 +32,8 @@ DENY = [
     "ln -sf valid.jsonl data/train.jsonl",
     "shred -u data/train.jsonl",
     "cat > data/train.jsonl <<'EOF'\n" + ROW + "\nEOF",
-    "split -l 1 data/train.jsonl part- && rm data/train.jsonl",
-    "python -c \"open('data/train.jsonl', 'w').close()\"",
+    ("split -l 1 data/train.jsonl part- && rm data/train.jsonl", SAME),
+    "python3 -c \"open('data/train.jsonl', 'w').close()\"",
     "git checkout -- data/train.jsonl && rm -r data",
     "echo '{\"text\": 1}' >> data/train.jsonl",
     "echo 'not json' >> data/valid.jsonl",
@@ -42,15 +43,15 @@ DENY = [
 
 ASK = [
     "sed -i 's/a/b/' data/train.jsonl",
-    "sed -i -e 's/foo/bar/g' data/train.jsonl data/valid.jsonl",
+    "sed -i -e 's/user/usr/g' data/train.jsonl data/valid.jsonl",
     "perl -pi -e 's/a/b/' data/train.jsonl",
-    "perl -i -ne 'print if /user/' data/train.jsonl",
+    ("perl -i -ne 'print if /user/' data/train.jsonl", SAME),
     ("ruby -pi -e 'gsub(/a/, \"b\")' data/train.jsonl", NONE),
-    "sort -u -o data/train.jsonl data/train.jsonl",
+    ("sort -u -o data/train.jsonl data/train.jsonl", SAME),
     ("jq -c . data/train.jsonl | sponge data/train.jsonl", NONE),
     ("gsed -i '/^$/d' data/train.jsonl", NONE),
     "sed -i '1d' $(find data -name train.jsonl)",
-    "find data -name '*.jsonl' -exec sed -i 's/x/y/' {} +",
+    "find data -name '*.jsonl' -exec sed -i 's/e/y/' {} +",
     ("printf '1d\\nw\\nq\\n' | ed -s data/train.jsonl", NONE),
     ("vim -es -c '%s/a/b/g' -c wq data/train.jsonl", NONE),
 ]

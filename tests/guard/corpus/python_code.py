@@ -1,7 +1,7 @@
 """Python: -c, heredocs, script files."""
 
 DENY = [
-    "python -c \"import shutil; shutil.rmtree('adapters')\"",
+    "python3 -c \"import shutil; shutil.rmtree('adapters')\"",
     "python3 -c 'import os; os.remove(\"adapters/my-lora/adapters.safetensors\")'",
     "python3 -c 'from shutil import rmtree as r; r(\"adapters\")'",
     "python3 -c 'import os as o; o.unlink(\"data/train.jsonl\")'",
