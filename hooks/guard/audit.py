@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import posix
-
 from . import paths, shared, wire
 from .verdict import Verdict
 
@@ -12,8 +10,7 @@ MAX_TEXT = 500
 
 
 def file() -> str:
-    folder = paths.env("CLAUDE_PLUGIN_DATA") or shared.home()
-    return paths.join(folder, "guard.jsonl")
+    return paths.join(shared.data_folder(), "guard.jsonl")
 
 
 def redacted(text: str) -> str:
@@ -42,15 +39,11 @@ def record(payload: dict, verdict: Verdict) -> None:
         "reason": redacted(verdict.reason())[:1500],
     }
     path = file()
-    try:
-        if not paths.is_dir(paths.parent(path)):
-            posix.mkdir(paths.parent(path), 0o700)
-        if paths.size(path) > MAX_BYTES:
-            posix.rename(path, path + ".1")
-        fd = posix.open(path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT, 0o600)
+    if paths.size(path) > MAX_BYTES:
+        import posix
+
         try:
-            posix.write(fd, (wire.dumps(row) + "\n").encode())
-        finally:
-            posix.close(fd)
-    except OSError:
-        return
+            posix.rename(path, path + ".1")
+        except OSError:
+            pass
+    paths.append_line(path, wire.dumps(row))

@@ -8,6 +8,7 @@ from .verdict import ALLOW, DENY, Finding, Verdict
 from .world import World
 
 MAX_COMMAND = 100_000  # characters; a longer command is not read, only searched for our names
+MAX_PAYLOAD = 4_000_000  # bytes; beyond that not even the JSON is read
 DEADLINE_SECONDS = 4  # well under the hook's own time-out, after which Claude Code would let the call pass
 # A text that names one of these is refused when it can't be judged.
 NAMES = (
@@ -62,11 +63,13 @@ def judge(payload: dict) -> tuple[Verdict, World]:
 
 def read_command(world: World, command: str) -> None:
     from .effects.scene import Scene, State
+    from .shell.globs import Looked
     from .effects.walker import Walker
 
     world.text = clean(command)
     if len(command) > MAX_COMMAND:
         raise Unjudged("the command is longer than is read")
+    Looked.folders = 0
     world.scene = Scene(world.text, world.cwd)
     Walker(world.scene).code(world.text, State(world.cwd))
 
@@ -142,7 +145,8 @@ def decide(payload: dict) -> Verdict:
         verdict, _ = judge(payload)
     except Exception as error:  # whatever went wrong is ours: it must not become a permission
         name = type(error).__name__
-        told = str(error) if name in ("Limit", "Unjudged", "Late") else name + " in the gate"
+        told = {"RecursionError": "nested too deeply"}.get(name, name + " in the gate")
+        told = str(error) if name in ("Limit", "Unjudged", "Late") else told
         verdict = failed(text_of(payload), told)
     if verdict.decision != ALLOW:
         from . import audit
@@ -155,9 +159,14 @@ class Late(Exception):
     """Our own deadline passed."""
 
 
-def main(payload: dict) -> str:
+def main(raw: bytes) -> str:
     """One call from the entry script: judged under the deadline, answered as text for standard output."""
     import _signal
+
+    if len(raw) > MAX_PAYLOAD:
+        text = raw[raw.find(b'"tool_input"') :].decode("utf-8", "replace")
+        return answer(failed(text, "it is longer than is read"))
+    payload = wire.loads(raw.decode("utf-8", "replace"))
 
     def late(_number, _frame):
         raise Late("it took longer than " + str(DEADLINE_SECONDS) + " s")

@@ -147,3 +147,43 @@ def parent_of(path: str) -> str:
     """The folder part of a path as written; `.` when there is none."""
     head, slash, _ = path.rpartition("/")
     return head or ("/" if slash else ".")
+
+
+def changed(path: str) -> int:
+    """When a file was last changed, in nanoseconds; 0 when it isn't there."""
+    try:
+        return posix.stat(path).st_mtime_ns
+    except (OSError, ValueError):
+        return 0
+
+
+def replace_text(path: str, text: str) -> bool:
+    """Put a small file in place at once, its folder made when missing; False when that can't be done."""
+    temporary = path + "." + str(posix.getpid())
+    try:
+        if not is_dir(parent(path)):
+            posix.mkdir(parent(path), 0o700)
+        fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
+        try:
+            posix.write(fd, text.encode())
+        finally:
+            posix.close(fd)
+        posix.rename(temporary, path)
+    except OSError:
+        return False
+    return True
+
+
+def append_line(path: str, line: str) -> bool:
+    """Add a line to a small log, its folder made when missing; False when that can't be done."""
+    try:
+        if not is_dir(parent(path)):
+            posix.mkdir(parent(path), 0o700)
+        fd = posix.open(path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT, 0o600)
+        try:
+            posix.write(fd, (line + "\n").encode())
+        finally:
+            posix.close(fd)
+    except OSError:
+        return False
+    return True

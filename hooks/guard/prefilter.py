@@ -1,8 +1,8 @@
 """The cheap question: can this call matter at all? Most can't, and leave here before anything else is imported.
 
-For Bash the rule is a list of what is known to be harmless, not of what is dangerous: plain words only (after quotes
-are taken away, since `r''m` is rm), every command one of HARMLESS, and none of the NEEDLES anywhere. Everything else
-is read properly.
+For Bash the rule is a list of what is known to be harmless, not of what is dangerous: every command one of HARMLESS
+(after quotes are taken away, since `r''m` is rm), nothing that writes or starts a command, none of the NEEDLES
+anywhere. Everything else is read properly.
 """
 
 # No `from __future__`: it would be one more import on the path that every call takes.
@@ -17,8 +17,8 @@ HARMLESS = frozenset((
     "npm test", "npm install", "npm ci", "npm ls", "npm --version", "yarn install", "pnpm install", "pip list", "pip show", "pip install",
     "uv sync", "uv lock", "uv pip", "uv add", "uv --version", "python3 --version", "docker ps", "docker images", "docker --version", "ps aux",
 ))  # fmt: skip
-# Anything a shell expands, redirects or nests; the harmless redirections are taken out first.
-SYNTAX = "$`*?[{<>~="
+# What starts commands or writes files; globs and variables are harmless as arguments of what only reads.
+SYNTAX = ("`", "<", ">", "$(", "${", "$[")
 # Words that end in an effect even as an argument of something harmless, and our own subjects.
 NEEDLES = (
     "hf_", "api_org_", "sk-", "wandb", "local-", "trust", "mlx", "safetensors", "adapter", "huggingface", "-exec", "-delete", "alias", "--output",
@@ -30,7 +30,43 @@ PATH_NEEDLES = (
 )  # fmt: skip
 SECRET_NEEDLES = ("hf_", "sk-", "api_org_", "wandb", "WANDB", "Wandb", "local-")
 HARMLESS_REDIRECTS = ("2>&1", "2>/dev/null", ">/dev/null", "2> /dev/null", "> /dev/null")
+_INERT = {ord(c): "_" for c in ";|&()\n\t $`*?[{<>~="}
+_INERT_DOUBLE = {ord(c): "_" for c in ";|&()\n\t *?[{<>~="}
 _DROP_QUOTES = {ord("'"): None, ord('"'): None, ord("\\"): None}
+
+
+def settled_raw(raw) -> bool:
+    """Whether the call, as it came in, is none of our business for certain. Bash commands are cut out without a JSON reader."""
+    command = command_of(raw)
+    if command is not None:
+        return harmless(command)
+    from .wire import loads
+
+    payload = loads(raw.decode("utf-8", "replace"))
+    return not isinstance(payload, dict) or settled(payload)
+
+
+def command_of(raw):
+    """The command of a Bash call, or None when the plain cut is not sure to be what JSON says."""
+    if raw.count(b'"tool_input"') != 1 or raw.count(b'"Bash"') != 1 or len(raw) > 100_000:
+        return None
+    rest = raw.partition(b'"tool_input":')[2].lstrip()
+    if rest[:1] != b"{":
+        return None
+    rest = rest[1:].lstrip()
+    if rest[:10] != b'"command":':
+        return None
+    rest = rest[10:].lstrip()
+    end = rest.find(b'"', 1)
+    while end > 0 and rest[end - 1] == 92:
+        end = rest.find(b'"', end + 1)
+    text = rest[1:end]
+    if rest[:1] != b'"' or end < 0 or b"\\\\" in text or rest[end + 1 : end + 2] not in (b",", b"}"):
+        return None
+    if b'"command"' in rest[end:]:
+        return None
+    text = text.replace(b'\\"', b'"').replace(b"\\n", b"\n").replace(b"\\t", b" ")
+    return None if b"\\" in text else text.decode("utf-8", "replace")
 
 
 def settled(payload) -> bool:
@@ -51,10 +87,10 @@ def harmless(command: str) -> bool:
     """Plain commands of the list, joined by `;`, `&&`, `||`, `|` or newlines."""
     if len(command) > 20_000:
         return False
-    text = command.replace("\\\n", "").translate(_DROP_QUOTES)
+    text = unquoted(command.replace("\\\n", ""))
     for redirect in HARMLESS_REDIRECTS:
         text = text.replace(redirect, " ")
-    if any(c in text for c in SYNTAX):
+    if any(mark in text for mark in SYNTAX):
         return False
     lowered = text.lower()
     if any(needle in lowered for needle in NEEDLES):
@@ -66,6 +102,19 @@ def harmless(command: str) -> bool:
         if words and words[0] not in HARMLESS and (len(words) < 2 or words[0] + " " + words[1] not in HARMLESS):
             return False
     return True
+
+
+def unquoted(command: str) -> str:
+    """The command without its quotes; what separates and expands is harmless inside them, so it is blanked there.
+
+    Only with one kind of quote and no backslash, where quotes are sure to pair; else all stays, and is read as syntax.
+    """
+    mark = "'" if "'" in command else '"'
+    if "\\" in command or ('"' in command and mark == "'") or command.count(mark) % 2:
+        return command.translate(_DROP_QUOTES)
+    pieces = command.split(mark)
+    pieces[1::2] = [piece.translate(_INERT if mark == "'" else _INERT_DOUBLE) for piece in pieces[1::2]]
+    return "".join(pieces)
 
 
 def plain_write(inputs) -> bool:

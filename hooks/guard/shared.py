@@ -41,8 +41,29 @@ def check_line(text: str, expect: str | None = None) -> tuple:
     return check(text, expect)
 
 
+def data_folder() -> str:
+    """Where the hooks keep what they write: the plugin's data folder, else the state folder."""
+    return paths.env("CLAUDE_PLUGIN_DATA") or home()
+
+
 def platform_reasons(allowed: list[str]) -> list[str]:
-    """Why MLX work may not run on this machine; empty when it may. `allowed`: platforms that the user's settings add."""
+    """Why MLX work may not run on this machine; empty when it may. `allowed`: platforms that the user's settings add.
+
+    Asking the system costs several processes on a Mac, so the answer is kept; SessionStart asks anew.
+    """
+    seam = paths.env("MLX_TRAINING_FACTS")
+    key = "\t".join((paths.env("MLX_TRAINING_PLATFORMS"), ",".join(allowed), seam, str(paths.changed(seam)) if seam else ""))
+    file = paths.join(data_folder(), "platform")
+    lines = (paths.read_text(file) or "").split("\n")
+    if lines[0] == key and len(lines) > 1:
+        return [line for line in lines[1:] if line]
+    reasons = ask_platform(allowed)
+    paths.replace_text(file, "\n".join([key, *reasons]) + "\n")
+    return reasons
+
+
+def ask_platform(allowed: list[str]) -> list[str]:
+    """`platform_reasons`, from the machine itself."""
     _root()
     from mcp_server.platform import facts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from . import paths
+from . import paths, shared
 
 
 def interpreter() -> str:
@@ -16,23 +16,11 @@ def interpreter() -> str:
 
 def prepare() -> None:
     """Write `interpreter` into the plugin's data folder and the byte code beside the sources. Never raises."""
-    import posix
-
     folder = paths.env("CLAUDE_PLUGIN_DATA")
     found = interpreter()
     if folder and found:
-        try:
-            if not paths.is_dir(folder):
-                posix.mkdir(folder, 0o700)
-            temporary = paths.join(folder, f".interpreter.{posix.getpid()}")
-            fd = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_TRUNC, 0o600)
-            try:
-                posix.write(fd, (found + "\n").encode())
-            finally:
-                posix.close(fd)
-            posix.rename(temporary, paths.join(folder, "interpreter"))
-        except OSError:
-            pass
+        paths.replace_text(paths.join(folder, "interpreter"), found + "\n")
+    paths.replace_text(paths.join(shared.data_folder(), "platform"), "")  # the machine is asked anew when it matters
     import compileall
 
     compileall.compile_dir(__file__.rpartition("/")[0], quiet=2, legacy=False)

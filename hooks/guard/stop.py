@@ -125,28 +125,16 @@ class Held:
     """Remembers for what an agent was held back, so that it never happens twice."""
 
     def __init__(self, agent: str) -> None:
-        folder = paths.env("CLAUDE_PLUGIN_DATA") or shared.home()
-        self.path = paths.join(folder, "held.log")
+        self.path = paths.join(shared.data_folder(), "held.log")
         self.agent = agent
         self.lines = set((paths.read_text(self.path, 4_000_000) or "").split("\n"))
         self.kept = True
 
     def first(self, topic: str) -> bool:
         """True the first time that this agent meets this topic."""
-        import posix
-
         line = self.agent + " " + topic
         if line in self.lines:
             return False
         self.lines.add(line)
-        try:
-            if not paths.is_dir(paths.parent(self.path)):
-                posix.mkdir(paths.parent(self.path), 0o700)
-            fd = posix.open(self.path, posix.O_WRONLY | posix.O_APPEND | posix.O_CREAT, 0o600)
-            try:
-                posix.write(fd, (line + "\n").encode())
-            finally:
-                posix.close(fd)
-        except OSError:
-            self.kept = False
+        self.kept = paths.append_line(self.path, line)
         return True

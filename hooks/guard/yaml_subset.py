@@ -138,7 +138,7 @@ def plain(text: str):
         return False
     if lowered in ("null", "~", ""):
         return None
-    if "_" not in text and lowered not in ("nan", "inf", "infinity", "-inf"):
+    if lowered.lstrip("-+") not in ("nan", "inf", "infinity"):
         for kind in (int, float):
             try:
                 return kind(text)

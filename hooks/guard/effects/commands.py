@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from .. import paths
 from ..shell.marks import UNKNOWN
+from ..shell.nodes import Limit
 from .scene import Kill, Run, State, Touch
 
+MAX_WRAPPERS = 40
 DECLARERS = frozenset(("declare", "local", "export", "typeset", "readonly"))
 
 # family module -> the programs it knows
@@ -85,6 +87,8 @@ class Call:
             return "", None
         call = Call(self.walker, argv, state or self.state, self.stdin if stdin is None else stdin, self.want, self.env)
         call.guard = self.guard + 1
+        if call.guard > MAX_WRAPPERS:
+            raise Limit("wrappers nested too deeply")
         return call.dispatch()
 
     def shell(self, text: str | None, state: State | None = None, stdin: str | None = None) -> tuple:

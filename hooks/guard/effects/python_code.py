@@ -5,7 +5,7 @@ Only what would run is walked: the body of a function counts when something call
 
 from __future__ import annotations
 
-import ast
+import _ast as ast  # the node classes alone: the `ast` package would double the cost of a call
 
 from ..shell.marks import UNKNOWN
 from ..shell.nodes import Limit
@@ -14,6 +14,22 @@ from .python_values import FileValue, PathValue, Ref, binary, listed, method_of_
 
 MAX_LOOP = 120
 MAX_DEPTH = 14
+
+
+def children(node) -> list:
+    """The nodes directly below a node."""
+    out = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        out += value if isinstance(value, list) else [value]
+    return [each for each in out if isinstance(each, ast.AST)]
+
+
+def descendants(node) -> list:
+    found = [node]
+    for each in found:
+        found += children(each)
+    return found
 
 
 class PythonWalk:
@@ -32,7 +48,7 @@ class PythonWalk:
     def text(self, code: str) -> str | None:
         """Walk source text; gives what it is known to print."""
         try:
-            tree = ast.parse(code)
+            tree = compile(code, "code", "exec", ast.PyCF_ONLY_AST)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
         try:
@@ -53,7 +69,7 @@ class PythonWalk:
                 if method(node):
                     return True
             else:
-                for child in ast.iter_child_nodes(node):
+                for child in children(node):
                     if isinstance(child, ast.expr):
                         self.value(child)
         return False
@@ -178,7 +194,7 @@ class PythonWalk:
             method = getattr(self, "of_" + type(node).__name__, None)
             if method is not None:
                 return method(node)
-            for child in ast.iter_child_nodes(node):
+            for child in children(node):
                 if isinstance(child, ast.expr):
                     self.value(child)
             return UNKNOWN
@@ -378,7 +394,7 @@ class PythonWalk:
             self.block(function.body)
             return self.names.get("\0return", UNKNOWN)
         finally:
-            changed = {name: self.names[name] for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names if name in self.names}
+            changed = {name: self.names[name] for node in descendants(function) if isinstance(node, ast.Global) for name in node.names if name in self.names}
             self.names = saved
             self.names.update(changed)
             self.depth -= 4

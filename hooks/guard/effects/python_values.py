@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ast
+import _ast as ast  # the node classes alone: the `ast` package would double the cost of a call
 
 from .. import paths
 from ..shell import globs

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 from .. import paths
 from .marks import BAR, LEFT, LPAREN, ONE, RIGHT, RPAREN, STAR, UNKNOWN, has_glob, plain
+from .nodes import Limit
 
 MAX_MATCHES = 4000
+MAX_FOLDERS = 2000  # folders that the globs of one call may look into
+
+
+class Looked:
+    """How many folders have been looked into; the gate sets it to 0 for each call."""
+
+    folders = 0
+
+
+def names_in(folder: str) -> list[str]:
+    Looked.folders += 1
+    if Looked.folders > MAX_FOLDERS:
+        raise Limit("globs match too much")
+    return paths.listing(folder)
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -94,7 +109,7 @@ def expand(pattern: str, cwd: str) -> list[str]:
             if part == STAR + STAR or (UNKNOWN in part and last):
                 following += _below(prefix, part, cwd, last)
                 continue
-            for name in paths.listing(paths.normal(prefix or ".", cwd)):
+            for name in names_in(paths.normal(prefix or ".", cwd)):
                 if (name[0] != "." or part[0] in ".") and matches(name, part):
                     following.append(_add(prefix, name))
             if len(following) > MAX_MATCHES:
@@ -117,7 +132,7 @@ def _below(prefix: str, part: str, cwd: str, last: bool) -> list[str]:
     todo = [(prefix, 0)]
     while todo and len(out) < MAX_MATCHES:
         folder, depth = todo.pop(0)
-        for name in paths.listing(paths.normal(folder or ".", cwd)):
+        for name in names_in(paths.normal(folder or ".", cwd)):
             path = _add(folder, name)
             if name[0] == "." or (part != STAR + STAR and depth == 0 and not matches(name, part)):
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .nodes import LIT, Compound, Limit, Pipeline, Redirect, Script, Simple, Word
 from .words import BREAKS, MAX_DEPTH, NAME, NAME_START, WordReader
 
-MAX_COMMANDS = 20_000
+MAX_COMMANDS = 3_000
 CLOSERS = frozenset(("then", "do", "done", "fi", "else", "elif", "esac", "}", "end"))
 OPERATORS = ("&>>", "<<<", "<<-", "&>", ">>", ">|", ">&", ">!", "<<", "<>", "<&", "<", ">")
 DECLARERS = frozenset(("declare", "local", "export", "typeset", "readonly"))
