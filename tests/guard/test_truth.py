@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.guard import corpus
+from tests.guard import corpus, second
 from tests.guard.tree import PLUGIN, Tree
 
 sys.path.insert(0, str(PLUGIN))
 
 from mcp_server.datasets.rows import check_line
 
-DESTRUCTIVE = ("artefacts", "data_sets", "evasions", "python_code")
+DESTRUCTIVE = ("artefacts", "data_sets", "evasions", "python_code", "second")
 PROTECTED = (".safetensors", "adapter_config.json", "config.json")
 DATA = ("train.jsonl", "valid.jsonl", "test.jsonl")
-CASES = [case for case in corpus.cases() if case[0] in DESTRUCTIVE and "run" not in case[3]]
+CASES = [case for case in [*corpus.cases(), *second.cases()] if case[0] in DESTRUCTIVE and "run" not in case[3]]
 # Inside a mount namespace: only the copy and /tmp can be written, and /dev is a private one (as root, `mv x /dev/null`
 # would replace the machine's).
 NAMESPACE = """

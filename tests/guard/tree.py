@@ -59,6 +59,7 @@ class Tree:
         write("tools/__init__.py", "")
         write("tools/wipe.py", "import os\n\nos.remove('data/train.jsonl')\n")
         write("lora.yaml", "model: m\ntrain: true\ndata: data\nadapter_path: adapters/from-yaml\niters: 100\n")
+        write("existing.yaml", "model: m\ntrain: true\ndata: data\nadapter_path: adapters/my-lora\n")
         write("Makefile", "DIR = adapters\nbuild:\n\techo building\nclean-weights: build\n\trm -rf $(DIR)\n")
         write("package.json", json.dumps({"name": "x", "scripts": {"build": "echo build", "wipe": "rm -rf adapters"}}))
         write("Dockerfile", "FROM node:20\nRUN npm ci\n")

@@ -77,6 +77,9 @@ def sed(call: Call) -> tuple:
     for script in scripts:
         for line in script.replace(";", "\n").split("\n"):
             line = line.strip()
+            command = line.lstrip("0123456789$,! ")
+            if command.startswith("e "):
+                call.shell(command[2:])
             for mark in ("/w ", "w ", "gw "):
                 at = line.find(mark)
                 if at >= 0 and (at == 0 or line[at - 1] in "/0123456789$g"):
@@ -112,19 +115,42 @@ def awk(call: Call) -> tuple:
         elif before.endswith("system("):
             tail = text[end + 1 :].lstrip()
             call.shell(inner + (" " + call.stdin.strip() if not tail.startswith(")") and call.stdin else ""))
+        elif before.endswith("|") or text[end + 1 :].lstrip().startswith("| getline"):
+            call.shell(inner)
         k = end + 1
     return column(call, text, operands[1:]), None
 
 
 def column(call: Call, text: str, files: list[str]) -> str | None:
-    """`{print $2}` of a known input."""
+    """What `{print "x/" $1}` prints of a known input; the fields are split at blanks."""
     body = text.strip().strip("{}").strip()
     source = call.scene.read(files[0], call.state) if files else call.stdin
-    if source is None or not body.startswith("print $") or not body[7:].isdigit():
+    if source is None or not body.startswith("print"):
         return None
-    number = int(body[7:])
-    rows = [line.split() for line in source.splitlines()]
-    return "".join((" ".join(row) if not number else row[number - 1] if len(row) >= number else "") + "\n" for row in rows)
+    out = []
+    for line in source.splitlines():
+        row = line.split()
+        shown = ""
+        k = 5
+        while k < len(body):
+            c = body[k]
+            k += 1
+            if c == '"':
+                end = body.find('"', k)
+                if end < 0:
+                    return None
+                shown += body[k:end]
+                k = end + 1
+            elif c == "$" and body[k : k + 1].isdigit():
+                number = int(body[k])
+                k += 1
+                shown += line if not number else row[number - 1] if number <= len(row) else ""
+            elif c == ",":
+                shown += " "
+            elif c not in " \t":
+                return None
+        out.append((shown if body[5:].strip() else line) + "\n")
+    return "".join(out)
 
 
 def output_file(call: Call, name: str) -> tuple:

@@ -130,8 +130,15 @@ def reset(call: Call, state, rest: list[str]) -> None:
 
 
 def stash(call: Call, state, rest: list[str]) -> None:
-    """A stash keeps what it takes away; only -a and -u on untracked weights, and drop or clear, could surprise."""
-    return
+    """A stash keeps what it takes away, until the same command drops it."""
+    words = [word for word in rest if word[:1] != "-"]
+    if words[:1] in (["drop"], ["clear"]):
+        if call.scene.stashed is not None:
+            changed(call, state, call.scene.stashed)
+    elif words[:1] in ([], ["push"], ["save"]):
+        call.scene.stashed = words[1:] if words[:1] == ["push"] else []
+    elif words[:1] in (["pop"], ["apply"]):
+        call.scene.stashed = None
 
 
 def remove(call: Call, state, rest: list[str]) -> None:

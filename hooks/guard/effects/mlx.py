@@ -22,7 +22,10 @@ VALUES = (
 def handle(call: Call) -> tuple | None:
     name = call.name
     if name in ("hf", "huggingface-cli"):
-        return DONE  # the Hub policy reads the argv
+        # uploads are the Hub policy's, which reads the argv
+        if call.argv[1:2] in (["cache"], ["delete-cache"]) and {"delete", "rm", "prune", "delete-cache"} & set(call.argv[1:3]):
+            delete_cache(call, " ".join(call.argv))
+        return DONE
     if name == "mlx-training":
         return own(call)
     if name.startswith(("mlx_lm", "mlx-lm", "mlx_vlm", "mlx_tune", "mlx_whisper", "mlx_embeddings", "mlx_audio")):
@@ -109,5 +112,9 @@ def writes(call: Call, kind: str, values: dict) -> None:
         if UNKNOWN not in target:
             call.scene.touch("unpack-model", target, call.state, by)
     elif kind == "manage" and "delete" in values.get("flags", ""):
-        cache = (call.state.get("HF_HOME") or [paths.join(paths.home(), ".cache/huggingface")])[0]
-        call.scene.touch("delete", cache, call.state, by).tree = True
+        delete_cache(call, by)
+
+
+def delete_cache(call: Call, by: str) -> None:
+    cache = (call.state.get("HF_HOME") or [paths.join(paths.home(), ".cache/huggingface")])[0]
+    call.scene.touch("delete", cache, call.state, by).tree = True

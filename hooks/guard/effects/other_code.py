@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .. import paths
 from ..shell import globs
 from ..shell.marks import live
 from .commands import Call
@@ -34,6 +35,8 @@ def walk(call: Call, text: str, arguments: list[str]) -> None:
         if name in DELETES:
             if not strings and arguments and name in ("unlink", "delete"):
                 strings = arguments
+            if not strings:  # a variable that we can't follow: whatever the code names and the disk has is meant
+                strings = [word for word in literals(text) if paths.exists(paths.normal(word, call.state.cwd))]
             for path in strings:
                 if not path.startswith("-") and "=" not in path and "\n" not in path:
                     for each in globs.expand(live(path), call.state.cwd) or [path]:
@@ -93,6 +96,19 @@ def constants(text: str) -> dict[str, str]:
             names.setdefault(before[k:], value)
         at += 1
     return names
+
+
+def literals(text: str) -> list[str]:
+    """All string constants."""
+    out = []
+    k = 0
+    while k < len(text) and len(out) < 100:
+        if text[k] in "\"'`":
+            value, k = string_at(text, k)
+            out += [value] if value else []
+        else:
+            k += 1
+    return out
 
 
 def string_at(text: str, k: int) -> tuple[str, int]:

@@ -22,7 +22,7 @@ def handle(call: Call) -> tuple | None:
     if name in ("lsof", "fuser"):
         return files(call)
     if name == "ps":
-        return PIDS_OF + "ps\n", None
+        return None, None
     if name == "launchctl":
         words = call.argv[1:]
         if words[:1] in (["kill"], ["stop"], ["bootout"], ["remove"], ["unload"]):
@@ -127,4 +127,4 @@ def files(call: Call) -> tuple:
         return None, None
     named = [word.lstrip("+D").strip() for word in call.argv[1:] if word[:1] != "-"]
     named = [word for word in named if word]
-    return (PIDS_OF + "files:" + named[-1] if named else PIDS_OF + "ps") + "\n", None
+    return (PIDS_OF + "files:" + named[-1] if named else "") + "\n", None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import paths
 from ..shell.marks import UNKNOWN
-from .python_values import PathValue, Ref, globbed, joined, listed, moved, opened, text_of, touch
+from .python_values import Bound, PathValue, Ref, globbed, joined, listed, moved, opened, text_of, touch
 from .scene import Work
 
 DELETE = ("os.remove", "os.unlink", "posix.remove", "posix.unlink", "nt.remove")
@@ -109,6 +109,17 @@ def library(walk, name: str, arguments: list, keywords: dict):
             walk.state.cwd = paths.normal(first, walk.state.cwd)
     elif name in ("os.makedirs", "os.mkdir"):
         walk.scene.made.add(paths.normal(text_of(first), walk.state.cwd))
+    elif name in ("map", "filter") or last in ("starmap",):
+        for value in listed(walk, second)[:100]:
+            walk.apply(first, [value], {})
+    elif last in ("Thread", "Process", "Timer"):
+        target = keywords.get("target", second if last == "Timer" else None)
+        bound = keywords.get("args")
+        walk.apply(target, bound if isinstance(bound, list) else [], keywords.get("kwargs") if isinstance(keywords.get("kwargs"), dict) else {})
+    elif last == "partial":
+        return Bound(first, arguments[1:], keywords)
+    elif last in ("register", "to_thread", "call_soon", "submit", "run_sync"):
+        walk.apply(first, arguments[1:], keywords)
     elif last in HUB:
         walk.scene.python.append((last, keywords, " ".join(walk.call.argv)[:200]))
     elif name.startswith("psutil.Process"):
@@ -277,6 +288,11 @@ def method_of_unknown(walk, name: str, arguments: list, keywords: dict):
         walk.scene.python.append((name, keywords, " ".join(walk.call.argv)[:200]))
     elif name in ("to_json", "to_csv", "to_parquet", "save_weights", "save_safetensors") and isinstance(first, str):
         touch(walk, "overwrite", first)
-    elif name == "add_remote" or name == "system":
-        return UNKNOWN
+    elif name in ("submit", "apply_async", "apply", "run_in_executor", "to_thread"):
+        rest = arguments[1:] if name == "run_in_executor" else arguments
+        bound = rest[1] if name.startswith("apply") and len(rest) > 1 and isinstance(rest[1], list) else rest[1:]
+        walk.apply(rest[0] if rest else UNKNOWN, bound, {})
+    elif name in ("map", "imap", "imap_unordered", "starmap") and len(arguments) > 1:
+        for value in listed(walk, arguments[1])[:100]:
+            walk.apply(first, [value], {})
     return UNKNOWN

@@ -10,7 +10,7 @@ import _ast as ast  # the node classes alone: the `ast` package would double the
 from ..shell.marks import UNKNOWN
 from ..shell.nodes import Limit
 from . import python_calls
-from .python_values import FileValue, PathValue, Ref, binary, listed, method_of_value, text_of
+from .python_values import Bound, FileValue, PathValue, Ref, binary, listed, method_of_value, text_of
 
 MAX_LOOP = 120
 MAX_DEPTH = 14
@@ -358,8 +358,14 @@ class PythonWalk:
                 return self.invoke(self.methods[function.attr], [UNKNOWN, *arguments], keywords)
         else:
             called = self.value(function)
+        return self.apply(called, arguments, keywords)
+
+    def apply(self, called, arguments: list, keywords: dict):
+        """Call a value: a function of this code, a name of a library, or a function with arguments bound to it."""
         if isinstance(called, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             return self.invoke(called, arguments, keywords)
+        if isinstance(called, Bound):
+            return self.apply(called.function, [*called.arguments, *arguments], {**called.keywords, **keywords})
         if isinstance(called, Ref):
             if called.startswith("class:"):
                 if "__init__" in self.methods:

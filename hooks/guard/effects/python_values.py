@@ -35,6 +35,17 @@ class PathValue(str):
         return UNKNOWN
 
 
+class Bound:
+    """functools.partial: a function with arguments."""
+
+    __slots__ = ("arguments", "function", "keywords")
+
+    def __init__(self, function, arguments: list, keywords: dict) -> None:
+        self.function = function
+        self.arguments = arguments
+        self.keywords = keywords
+
+
 class FileValue:
     """An open file."""
 

@@ -20,8 +20,9 @@ def handle(call: Call) -> tuple | None:
     if name in ("gzip", "bzip2", "xz", "zstd", "lz4", "pigz", "gunzip", "bunzip2", "unxz", "unzstd"):
         return compress(call, name)
     if name == "zip":
-        if {"-m", "--move"} & set(call.argv):
-            for path in options(call.argv)[2][1:]:
+        flags, _, operands = options(call.argv, "xitnb")
+        if flags & {"m", "move"}:
+            for path in operands[1:]:
                 call.touch("delete", path).tree = True
         return DONE
     if name == "rclone":
@@ -58,7 +59,9 @@ def rsync(call: Call) -> tuple:
             if ":" in source.split("/", 1)[0]:
                 call.touch("unpack", target)
             else:
-                overlay(call, source, target, not source.endswith("/"), True)
+                folder = paths.is_dir(paths.normal(source, call.state.cwd))
+                into = not source.endswith("/") if folder else target.endswith("/") or paths.is_dir(paths.normal(target, call.state.cwd))
+                overlay(call, source, target, into, True)
     return DONE
 
 

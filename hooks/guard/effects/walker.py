@@ -239,7 +239,7 @@ class Walker:
         expander = self.expander(state)
         env = {}
         for name, append, word in node.assigns:
-            values = expander.fields(word.array) if word.array is not None else [expander.text(word)]
+            values = self.elements(name, expander.fields(word.array), state) if word.array is not None else [expander.text(word)]
             if append:
                 old = state.get(name) or []
                 values = old + values if word.array is not None else [(old[0] if old else "") + values[0]]
@@ -265,6 +265,17 @@ class Walker:
             self.content(writes, result[0], state)
             return "", result[1]
         return result
+
+    def elements(self, name: str, fields: list[str], state: State) -> list[str]:
+        """The values of an array; `[key]=value` is also known by its key."""
+        values = []
+        for field in fields:
+            key, equals, value = field.partition("]=")
+            if equals and key[:1] == "[":
+                state.vars[name + field[: len(key) + 1]] = [value]
+                field = value
+            values.append(field)
+        return values
 
     def redirects(self, redirects: list, state: State, stdin: str | None, by: str) -> str | None:
         """Record what redirections write; gives the new standard input."""

@@ -82,8 +82,9 @@ def handle(call: Call) -> tuple | None:
         rest = after_options(call.argv[1:], VALUES[name].split())
         return call.run(rest) if name == "runuser" else None
     if name == "script":
-        if "-c" in call.argv[:-1]:
-            return call.shell(call.argv[call.argv.index("-c") + 1])
+        for k, word in enumerate(call.argv[:-1]):
+            if word[:1] == "-" and word[1:2] != "-" and word.endswith("c") or word == "--command":
+                return call.shell(call.argv[k + 1])
         return call.run(after_options(call.argv[1:], ["-F", "-t", "-T"])[1:])
     if name in ("ssh", "rosetta", "ltrace", "gdb", "lldb", "dtruss", "expect", "at", "batch", "ts", "entr"):
         return deferred(call, name)

@@ -118,7 +118,9 @@ class Expander:
             return [state.args[number]] if number < len(state.args) else []
         if name == "#":
             return [str(max(0, len(state.args) - 1))]
-        if name in ("?", "$", "!", "-", ""):
+        if name in ("$", "!"):  # this very shell and its own child: never a job that runs already
+            return ["own-process"]
+        if name in ("?", "-", ""):
             return None
         if name == "IFS" and state.get(name) is None:
             return [" \t\n"]

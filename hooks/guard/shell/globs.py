@@ -7,7 +7,7 @@ from .marks import BAR, LEFT, LPAREN, ONE, RIGHT, RPAREN, STAR, UNKNOWN, has_glo
 from .nodes import Limit
 
 MAX_MATCHES = 4000
-MAX_FOLDERS = 2000  # folders that the globs of one call may look into
+MAX_FOLDERS = 1000  # folders that the globs of one call may look into
 
 
 class Looked:
