@@ -8,9 +8,9 @@ model), the command line prints them after "error:".
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 
 class UserError(Exception):
@@ -45,16 +45,17 @@ class ArgumentError(UserError):
     """An argument that does not exist or has a value out of range."""
 
 
-def explain(error: ValidationError, known: Iterable[str]) -> ArgumentError:
-    """pydantic's findings in one line each: the argument, the value seen, what is allowed."""
-    return ArgumentError("; ".join(_explain_one(dict(item), list(known)) for item in error.errors(include_url=False)))
+def explain(error: ValidationError, model: type[BaseModel]) -> ArgumentError:
+    """pydantic's findings about ``model``'s arguments in one line: each argument, the value seen, what is allowed."""
+    return ArgumentError("; ".join(_explain_one(dict(item), model) for item in error.errors(include_url=False)))
 
 
-def _explain_one(item: dict[str, object], known: list[str]) -> str:
-    location = item.get("loc")
-    path = ".".join(str(part) for part in location) if isinstance(location, tuple) else ""
+def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> str:
+    location: tuple[str | int, ...] = item["loc"]
+    path = ".".join(map(str, location))
     if item["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(path, known, n=1)
+        known = list(_owner(location, model).model_fields)
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known arguments: {', '.join(known)}"
         return f"unknown argument {path!r}; {hint}"
     if item["type"] == "missing":
@@ -63,3 +64,13 @@ def _explain_one(item: dict[str, object], known: list[str]) -> str:
     shown = repr(item.get("input"))
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return f"{path}={shown}: {message}; correct it and call again" if path else f"{message}"
+
+
+def _owner(location: tuple[str | int, ...], model: type[BaseModel]) -> type[BaseModel]:
+    """The model that the last part of ``location`` was given to."""
+    for part in location[:-1]:
+        field = model.model_fields.get(str(part))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            break
+        model = field.annotation
+    return model

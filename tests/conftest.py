@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 from mcp.client import Client
 
 from mcp_server.demo import BASE, task
-from mcp_server.jobs import service, store
-from mcp_server.jobs.store import JobFolder
+from mcp_server.jobs import store
 from mcp_server.server import build_server
 
 # Set for the whole run, workers included: no network, no compiler, no terminal colours.
@@ -56,29 +54,3 @@ async def client() -> AsyncIterator[Client]:
     """A client of a server in this process."""
     async with Client(build_server()) as connected:
         yield connected
-
-
-def training(**changes: Any) -> dict[str, Any]:
-    """Arguments of a short training in ``project``."""
-    return {
-        "model": "model",
-        "data": "data",
-        "adapter_path": "adapters/test",
-        "num_layers": 1,
-        "iters": 6,
-        "batch_size": 2,
-        "learning_rate": 1e-3,
-        "max_seq_length": 64,
-        "steps_per_report": 2,
-        "steps_per_eval": 3,
-        "save_every": 2,
-        "val_batches": 1,
-    } | changes
-
-
-def started(job_id: str) -> JobFolder:
-    return store.get(job_id)
-
-
-def status(job_id: str) -> str:
-    return service.reconcile(store.get(job_id)).status

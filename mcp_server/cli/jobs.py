@@ -28,9 +28,13 @@ def add_commands(commands: Any) -> None:
     log.add_argument("--since", type=int, default=0, help="cursor of an earlier read")
     add_json(log)
     log.set_defaults(run=_log)
-    stop = commands.add_parser("stop", help="end a job; a training saves a last checkpoint first")
+    stop = commands.add_parser("stop", help="end a job; a training saves a checkpoint and its adapter first")
     stop.add_argument("job_id")
-    stop.add_argument("--force", action="store_true", help="end it at once, without a checkpoint")
+    how = stop.add_mutually_exclusive_group()
+    how.add_argument(
+        "--pause", action="store_const", const="pause", dest="action", help="a checkpoint only, to go on later"
+    )
+    how.add_argument("--kill", action="store_const", const="kill", dest="action", help="end it at once, nothing saved")
     add_json(stop)
     stop.set_defaults(run=_stop)
 
@@ -64,7 +68,7 @@ def _log(arguments: argparse.Namespace) -> int:
 
 def _stop(arguments: argparse.Namespace) -> int:
     folder = job(arguments.job_id)
-    service.ask_to_stop(folder, force=arguments.force)
+    service.ask_to_stop(folder, arguments.action or "stop")
     view = anyio.run(wait_for_end, folder, 130.0)
     show(view, as_json=arguments.json, text=end_text(folder))
     return 0 if view.ended else 1

@@ -40,7 +40,7 @@ def read_options(arguments: argparse.Namespace, model: type[Options]) -> Options
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise explain(error, model.model_fields) from error
+        raise explain(error, model) from error
 
 
 def _read(name: str, value: Any, field: FieldInfo) -> Any:

@@ -8,21 +8,20 @@ from typing import Any
 
 from mcp_server.cli.follow import end_text, exit_code, follow, job
 from mcp_server.cli.options import add_json, add_options, read_options, show
-from mcp_server.training.options import TrainingOptions
+from mcp_server.training.request import TrainingRequest
 from mcp_server.training.start import start_training
 
 
 def add_commands(commands: Any) -> None:
     train = commands.add_parser("train", help="fine-tune a model; Ctrl-C leaves the job running")
-    add_options(train, TrainingOptions)
+    add_options(train, TrainingRequest)
     train.add_argument("--detach", action="store_true", help="return when the job has started")
-    train.add_argument("--if-busy", choices=("queue", "refuse"), default="queue", help="when another job runs")
     add_json(train)
     train.set_defaults(run=_train)
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    started = start_training(read_options(arguments, TrainingOptions), if_busy=arguments.if_busy)
+    started = start_training(read_options(arguments, TrainingRequest))
     for warning in started.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if arguments.detach:

@@ -28,12 +28,14 @@ class DataReport(BaseModel):
     warnings: list[str]
 
 
-def check_for_training(folder: Path, *, batch_size: int, validate: bool, test: bool) -> DataReport:
-    """Check every line of the splits a training needs.
+def check_for_training(
+    folder: Path, *, batch_size: int, validate: bool, test: bool, names: dict[str, str] | None = None
+) -> DataReport:
+    """Check every line of the splits a training needs. ``names``: the data's own field name → mlx-lm's.
 
     Raises DataError naming the file, the first bad lines and the remedy; nothing is changed.
     """
-    report = _check_folder(folder)
+    report = _check_folder(folder, names=names)
     if "train" not in report.splits:
         raise DataError(f"{folder} has no train.jsonl; put the examples there, one JSON object a line{_others(folder)}")
     if validate and "valid" not in report.splits:
@@ -62,7 +64,7 @@ def check_split(folder: Path, name: str) -> SplitReport:
     return report.splits[name]
 
 
-def _check_folder(folder: Path, only: str | None = None) -> DataReport:
+def _check_folder(folder: Path, only: str | None = None, names: dict[str, str] | None = None) -> DataReport:
     if not folder.exists():
         raise DataError(f"data folder {folder} does not exist; give a folder with train.jsonl and valid.jsonl")
     if not folder.is_dir():
@@ -72,11 +74,11 @@ def _check_folder(folder: Path, only: str | None = None) -> DataReport:
     for name in SPLITS:
         file = folder / f"{name}.jsonl"
         if (only is None or name == only) and file.exists():
-            splits[name] = _check_file(file, warnings)
+            splits[name] = _check_file(file, warnings, names)
     return DataReport(splits=splits, warnings=warnings)
 
 
-def _check_file(file: Path, warnings: list[str]) -> SplitReport:
+def _check_file(file: Path, warnings: list[str], names: dict[str, str] | None) -> SplitReport:
     found: str | None = None
     rows = 0
     errors: list[str] = []
@@ -93,7 +95,7 @@ def _check_file(file: Path, warnings: list[str]) -> SplitReport:
                         None,
                     )
                 else:
-                    row_format, problems = check_line(text, found)
+                    row_format, problems = check_line(text, found, names)
                 rows += 1
                 found = found or row_format
                 for problem in problems:

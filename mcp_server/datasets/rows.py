@@ -34,8 +34,12 @@ def _refuse_constant(name: str) -> float:
     raise _NotANumber(name)
 
 
-def check_line(text: str, expect: str | None = None) -> tuple[str | None, list[Problem]]:
+def check_line(
+    text: str, expect: str | None = None, names: dict[str, str] | None = None
+) -> tuple[str | None, list[Problem]]:
     """Check one line. ``expect`` is the format of the file's first row, which mlx-lm assumes for all others.
+
+    ``names`` maps the data's own field names to mlx-lm's (its ``prompt_feature`` and the like).
 
     Returns the format found (None when there is none) and the problems, worst first.
     """
@@ -54,9 +58,11 @@ def check_line(text: str, expect: str | None = None) -> tuple[str | None, list[P
     except ValueError as exc:
         detail = f"{exc.msg} at column {exc.colno}" if isinstance(exc, json.JSONDecodeError) else str(exc)
         return None, [Problem("bad-json", f"is not valid JSON: {detail}")]
-    if not isinstance(row, dict):
+    if not isinstance(row, dict):  # from here on the keys are strings: JSON has no others
         kind = {list: "a JSON array", str: "a string"}.get(type(row), "not an object")
         return None, [Problem("not-an-object", f"is {kind}; each line must be one JSON object")]
+    if names:
+        row = {names.get(str(key), str(key)): value for key, value in row.items()}
     found = format_of(row)
     if found is None:
         keys = ", ".join(sorted(map(str, row))[:6]) or "none"

@@ -46,7 +46,7 @@ class BenchmarkReport(BaseModel):
     """Base, adapter, and what may be said of the difference."""
 
     model: str
-    adapter_path: str | None
+    adapter_path: str | None = None
     rows: int
     tokens: int = Field(description="Answer tokens measured")
     base: Measured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -106,6 +107,26 @@ def _sample(descriptor: int, start: int, size: int) -> EventSlice:
     last = tail.rfind(b"\n") + 1
     events = _parse(head) + middle + _parse(tail[first:last])
     return EventSlice(events, tail_start + last, tail_start - start - len(head))
+
+
+def without_repeats(events: list[Event]) -> list[Event]:
+    """The events of the trajectory that counts: what lay beyond the checkpoint of a resume was done again after it."""
+    kept: list[Event] = []
+    for event in events:
+        if event["type"] == "resume":
+            step = event["step"]
+            kept = [one for one in kept if one["type"] not in ("train", "val", "memory") or one["step"] <= step]
+        kept.append(event)
+    return kept
+
+
+def copy_history(source: Path, target: Path) -> None:
+    """Begin the log of a continued run with the curves of the run before it. What lies beyond the checkpoint is dropped
+    by ``without_repeats`` when it is read."""
+    with contextlib.suppress(OSError), source.open("rb") as lines, target.open("wb") as copy:
+        for line in lines:
+            if line.endswith(b"\n") and line.startswith((b'{"type": "train"', b'{"type": "val"', b'{"type": "resume"')):
+                copy.write(line)
 
 
 def tail(path: Path) -> list[Event]:

@@ -7,6 +7,8 @@ requests on, and records how the worker ended. Run as ``python launch.py mcp_ser
 from __future__ import annotations
 
 import contextlib
+import itertools
+import math
 import os
 import signal
 import subprocess
@@ -15,13 +17,18 @@ import time
 from pathlib import Path
 from types import FrameType
 
+import psutil
+
 from mcp_server import launch, settings
 from mcp_server.jobs import lock
 from mcp_server.jobs.cleanup import clean
+from mcp_server.jobs.events import EventWriter, tail
 from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.queue import Ticket
+from mcp_server.jobs.recovery import next_rung, oom_kills
 from mcp_server.jobs.store import JobFolder, JobState, Outcome
+from mcp_server.training.diagnose import kind_of_failure, remedy
 
 POLL_SECONDS = 0.1
 LAST_WORD_SECONDS = 60.0  # how long a full disk may keep the end from being recorded
@@ -43,6 +50,7 @@ class Runner:
         self._me = ProcessIdentity.of(os.getpid())
         self._stop_asked_at: float | None = None
         self._unwritten: JobState | None = None
+        self._events = EventWriter(folder.metrics)
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self._on_stop)
@@ -52,16 +60,52 @@ class Runner:
         if descriptor is None:
             return
         started = time.time()
-        process = self._start_worker(descriptor)
-        try:
-            worker = ProcessIdentity.of(process.pid)
-        except ProcessLookupError:
-            worker = None
-        self._announce(descriptor, process.pid)
-        self._record(JobState(status="working", started=started, runner=self._me, worker=worker))
-        code = self._wait_for(process)
-        self._record_end(code, started)
+        while True:
+            kills_before = oom_kills()
+            process = self._start_worker(descriptor)
+            try:
+                worker = ProcessIdentity.of(process.pid)
+            except ProcessLookupError:
+                worker = None
+            self._announce(descriptor, process.pid)
+            self._record(JobState(status="working", started=started, runner=self._me, worker=worker))
+            outcome, code = self._end_of(process, kills_before)
+            if not self._goes_on(outcome):
+                break
+        self._record_end(outcome, code, started)
         os.close(descriptor)
+
+    def _end_of(self, process: subprocess.Popen[bytes], kills_before: int | None) -> tuple[Outcome, int]:
+        code = self._wait_for(process)
+        outcome = self._folder.outcome()
+        if outcome is None:
+            out_of_memory = code == -signal.SIGKILL and self._was_out_of_memory(kills_before)
+            outcome = describe_death(self._folder, code, self._stop_asked_at is not None, out_of_memory)
+        return outcome, code
+
+    def _was_out_of_memory(self, kills_before: int | None) -> bool:
+        """Whether a SIGKILL came from the system for want of memory: Linux counts them, elsewhere the last telemetry tells."""
+        kills = oom_kills()
+        if kills is not None and kills_before is not None:
+            return kills > kills_before
+        memory = [event for event in tail(self._folder.metrics) if event["type"] == "memory"]
+        return bool(memory) and memory[-1].get("available_bytes", math.inf) < 0.03 * psutil.virtual_memory().total
+
+    def _goes_on(self, outcome: Outcome) -> bool:
+        """Whether a job that ran out of memory is tried again, one rung lower."""
+        if outcome.cause != "out-of-memory" or self._stop_asked_at is not None:
+            return False
+        try:
+            lower = next_rung(self._folder, self._spec)
+        except OSError as error:
+            say(f"recovery.json could not be written: {error}")
+            return False
+        if lower is None:
+            return False
+        self._events.write(
+            "alert", kind="out-of-memory", level="error", message=f"{outcome.why}; going on with {lower.rungs[-1]}"
+        )
+        return True
 
     def _record(self, state: JobState) -> bool:
         """Write the state; on a full disk keep it to try again, since the worker must go on whatever the disk does."""
@@ -133,10 +177,11 @@ class Runner:
     def _wait_for(self, process: subprocess.Popen[bytes]) -> int:
         """The worker's return code; stop requests are passed on, gently first."""
         asked = False
+        stall = StallWatch(self._folder.metrics, self._events)
         while (code := process.poll()) is None:
             if self._stop_asked_at is not None:
                 request = read_json(self._folder.stop_request) or {}
-                grace = 0.0 if request.get("force") else GRACE_SECONDS
+                grace = 0.0 if request.get("action") == "kill" else GRACE_SECONDS
                 if time.monotonic() - self._stop_asked_at >= grace:
                     process.kill()
                 elif not asked:
@@ -144,11 +189,11 @@ class Runner:
                     asked = True
             if self._unwritten is not None:
                 self._record(self._unwritten)
+            stall.look()
             time.sleep(POLL_SECONDS)
         return code
 
-    def _record_end(self, code: int, started: float) -> None:
-        outcome = self._folder.outcome() or describe_death(self._folder, code, self._stop_asked_at is not None)
+    def _record_end(self, outcome: Outcome, code: int, started: float) -> None:
         clean(self._spec)
         ended = time.time()
         record = {
@@ -174,17 +219,48 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def describe_death(folder: JobFolder, code: int, stop_asked: bool) -> Outcome:
+class StallWatch:
+    """Says so when a worker that reports has written nothing for ten times its usual pause, and at least for minutes."""
+
+    LEAST_SECONDS = 300.0
+    LOOK_SECONDS = 15.0
+
+    def __init__(self, metrics: Path, events: EventWriter) -> None:
+        self._metrics = metrics
+        self._events = events
+        self._looked = time.monotonic()
+        self._told_at: float | None = None
+
+    def look(self) -> None:
+        """To be called often; looks now and then."""
+        if time.monotonic() - self._looked < self.LOOK_SECONDS:
+            return
+        self._looked = time.monotonic()
+        times = [event["time"] for event in tail(self._metrics) if event["type"] in ("train", "progress")]
+        if len(times) < 3 or times[-1] == self._told_at:
+            return
+        usual = max(later - earlier for earlier, later in itertools.pairwise(times[-10:]))
+        silent = time.time() - times[-1]
+        if silent > max(self.LEAST_SECONDS, 10 * usual):
+            self._told_at = times[-1]
+            self._events.write(
+                "alert", kind="stalled", level="warning", message=f"nothing was reported for {silent / 60:.0f} minutes"
+            )
+
+
+def describe_death(folder: JobFolder, code: int, stop_asked: bool, out_of_memory: bool) -> Outcome:
     """What to say of a worker that ended without a word of its own."""
     if code < 0:
         name = signal.Signals(-code).name
         if stop_asked:
             return Outcome(status="cancelled", why=f"ended by {name} after a stop was asked for{_checkpoint(folder)}")
-        cause = " (by the system for want of memory, or by somebody)" if name == "SIGKILL" else ""
-        return Outcome(status="failed", why=f"the worker was killed by {name}{cause}{_checkpoint(folder)}")
-    return Outcome(
-        status="failed", why=f"the worker ended with exit code {code}: {_tail(folder.log)}{_checkpoint(folder)}"
-    )
+        if out_of_memory:
+            why = f"out of memory: the system killed the worker{_checkpoint(folder)}; {remedy('out-of-memory')}"
+            return Outcome(status="failed", why=why, cause="out-of-memory")
+        return Outcome(status="failed", why=f"the worker was killed by {name}{_checkpoint(folder)}")
+    last = _tail(folder.log)
+    why = f"the worker ended with exit code {code}: {last}{_checkpoint(folder)}"
+    return Outcome(status="failed", why=why, cause=kind_of_failure(last))
 
 
 def _checkpoint(folder: JobFolder) -> str:

@@ -55,6 +55,7 @@ def start(
     if_busy: IfBusy = "queue",
     scratch: Path | None = None,
     reserved: Path | None = None,
+    resume_from: Path | None = None,
 ) -> JobFolder:
     """Make a job and set it going in a process of its own. Raises BusyError when busy and told not to wait.
 
@@ -69,6 +70,7 @@ def start(
         python=str(interpreter.require()),
         scratch=str(scratch) if scratch else None,
         reserved=str(reserved) if reserved else None,
+        resume_from=str(resume_from) if resume_from else None,
         options=options.model_dump(mode="json"),
     )
     folder: JobFolder | None = None
@@ -209,15 +211,21 @@ def seconds_left(recent: list[Event]) -> float | None:
     return round((last["time"] - first["time"]) / done * (last["total"] - last["step"]), 1) if done > 0 else None
 
 
-def ask_to_stop(folder: JobFolder, *, force: bool) -> bool:
-    """Ask a live job to end: with a last checkpoint, or at once. False when it has already ended."""
+StopAction = Literal["stop", "pause", "kill"]
+
+
+def ask_to_stop(folder: JobFolder, action: StopAction) -> bool:
+    """Ask a live job to end: with a last checkpoint and its adapter, with a checkpoint alone, or at once.
+
+    False when it has already ended.
+    """
     state = reconcile(folder)
     if state.finished:
         return False
-    write_json(folder.stop_request, {"force": force, "time": time.time()})
+    write_json(folder.stop_request, {"action": action, "time": time.time()})
     if state.runner is not None and state.runner.send(signal.SIGTERM):
         return True
     # The runner was killed: its worker is told directly.
     if state.worker is not None:
-        return state.worker.send(signal.SIGKILL if force else signal.SIGTERM)
+        return state.worker.send(signal.SIGKILL if action == "kill" else signal.SIGTERM)
     return False

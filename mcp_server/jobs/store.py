@@ -17,8 +17,8 @@ from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.process import ProcessIdentity
 
 Kind = Literal["train", "convert", "benchmark"]
-Status = Literal["queued", "working", "completed", "failed", "cancelled", "lost"]
-TERMINAL: tuple[Status, ...] = ("completed", "failed", "cancelled", "lost")
+Status = Literal["queued", "working", "completed", "failed", "cancelled", "paused", "lost"]
+TERMINAL: tuple[Status, ...] = ("completed", "failed", "cancelled", "paused", "lost")
 
 
 class JobState(BaseModel):
@@ -41,7 +41,8 @@ class JobState(BaseModel):
 class JobSpec(BaseModel):
     """``spec.json``: what was asked, resolved to absolute values. Written once.
 
-    ``scratch`` is a folder to be deleted when the job ends; ``reserved`` one to be deleted if it is still empty then.
+    ``resume_from`` is a checkpoint folder; ``scratch`` a folder to be deleted when the job ends; ``reserved`` one to be
+    deleted if it is still empty then.
     """
 
     job_id: str
@@ -52,14 +53,19 @@ class JobSpec(BaseModel):
     python: str
     scratch: str | None = None
     reserved: str | None = None
+    resume_from: str | None = None
     options: dict[str, Any]
 
 
 class Outcome(BaseModel):
-    """``outcome.json``: the worker's own last word, so that the end is known even when its runner was killed."""
+    """``outcome.json``: the worker's own last word, so that the end is known even when its runner was killed.
 
-    status: Literal["completed", "failed", "cancelled"]
+    ``cause`` is the kind of failure, where it is one that something can be done about ("out-of-memory").
+    """
+
+    status: Literal["completed", "failed", "cancelled", "paused"]
     why: str | None = None
+    cause: str | None = None
     result: dict[str, Any] | None = None
 
 

@@ -38,8 +38,8 @@ def locate(model: str) -> Path | None:
         )
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         raise ModelError(
-            f"model {model!r} is not in the Hugging Face cache and HF_HUB_OFFLINE is set; "
-            "unset it to download, or give a local folder"
+            f"model {model!r} is neither a folder nor in the Hugging Face cache, and HF_HUB_OFFLINE is set; "
+            "give a model's folder, or unset HF_HUB_OFFLINE to download it"
         )
     return None
 

@@ -48,8 +48,12 @@ class PlatformReport(BaseModel):
 
     verdict: Literal["ready", "ready with warnings", "not ready"]
     summary: str
-    backend: str | None = Field(description="apple-silicon, linux-cpu or linux-cuda; null where MLX can't run")
-    memory_gb: float | None = Field(description="Physical memory, GB (1e9 bytes), shared by CPU and GPU on a Mac")
+    backend: str | None = Field(
+        default=None, description="apple-silicon, linux-cpu or linux-cuda; null where MLX can't run"
+    )
+    memory_gb: float | None = Field(
+        default=None, description="Physical memory, GB (1e9 bytes), shared by CPU and GPU on a Mac"
+    )
     recommended_working_set_gb: float | None = Field(
         default=None, description="What Metal advises one process to use, GB"
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import anyio.to_thread
 from mcp.server.mcpserver import Context
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +13,8 @@ from mcp_server.jobs.index import JobList
 from mcp_server.jobs.service import JobView
 from mcp_server.jobs.wait import wait_for_end
 from mcp_server.tools.tool import make_tool
+from mcp_server.training.request import TrainingRequest
+from mcp_server.training.start import start_training
 
 
 class ListJobs(BaseModel):
@@ -28,7 +31,11 @@ class StopJob(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     job_id: str = Field(description="The job to end")
-    force: bool = Field(default=False, description="End it at once, without a last checkpoint")
+    action: Literal["stop", "pause", "continue", "kill"] = Field(
+        default="stop",
+        description="stop: save a checkpoint and the adapter; pause: a checkpoint, to continue later; "
+        "continue: go on with a paused or ended training; kill: at once, nothing saved",
+    )
     wait_seconds: float = Field(
         default=60, ge=0, le=600, allow_inf_nan=False, description="Wait up to this long for it to end"
     )
@@ -40,9 +47,14 @@ def list_jobs(request: ListJobs) -> JobList:
 
 
 async def stop_job(request: StopJob, context: Context[Any, Any]) -> JobView:
-    """End a job: a training saves a last checkpoint and its adapter first, unless force is set; a queued job leaves the line."""
+    """End, pause or continue a job. A training saves its state first (unless killed); a queued job leaves the line.
+
+    Continue starts a new job from the last checkpoint, as start_lora_training(resume=...) does, and returns that one."""
     folder = store.get(request.job_id)
-    service.ask_to_stop(folder, force=request.force)
+    if request.action == "continue":
+        started = await anyio.to_thread.run_sync(start_training, TrainingRequest(resume=request.job_id))
+        return await anyio.to_thread.run_sync(service.view, store.get(started.job_id))
+    await anyio.to_thread.run_sync(service.ask_to_stop, folder, request.action)
     return await wait_for_end(folder, request.wait_seconds, context.report_progress)
 
 

@@ -34,7 +34,7 @@ class ModelTool(Tool):
         try:
             options = metadata.arg_model.model_validate(metadata.pre_parse_json(arguments))
         except ValidationError as error:
-            raise ToolError(str(explain(error, metadata.arg_model.model_fields))) from error
+            raise ToolError(str(explain(error, metadata.arg_model))) from error
         try:
             if self.is_async:
                 result = await self.fn(options, context)

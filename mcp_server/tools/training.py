@@ -5,30 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from mcp.server.mcpserver import Context
-from pydantic import Field
 
-from mcp_server.jobs.service import IfBusy
 from mcp_server.tools.tool import make_tool
 from mcp_server.training import log
 from mcp_server.training.log import LogDelta, LogRequest
-from mcp_server.training.options import TrainingOptions
+from mcp_server.training.request import TrainingRequest
 from mcp_server.training.start import TrainingStarted, start_training
 
 
-class StartTraining(TrainingOptions):
-    """TrainingOptions and what to do when the machine is busy."""
-
-    if_busy: IfBusy = Field(default="queue", description="When another job runs: wait in line, or refuse")
-
-
-def start_lora_training(options: StartTraining) -> TrainingStarted:
+def start_lora_training(request: TrainingRequest) -> TrainingStarted:
     """Start a LoRA, DoRA or full fine-tuning with mlx-lm and return at once with its job id.
 
     Model, data (every line), paths and disk are checked first; an error names the value and the remedy and leaves nothing
     behind. The job runs in a process of its own and survives this session. An existing adapter is never overwritten.
-    Follow it with read_training_log, end it with stop_job. Options are mlx-lm's, with its defaults."""
-    plain = TrainingOptions.model_validate(options.model_dump(exclude={"if_busy"}))
-    return start_training(plain, if_busy=options.if_busy)
+    resume continues an ended job or a checkpoint exactly. Follow it with read_training_log, end it with stop_job.
+    Options are mlx-lm's, with its defaults."""
+    return start_training(request)
 
 
 async def read_training_log(request: LogRequest, context: Context[Any, Any]) -> LogDelta:

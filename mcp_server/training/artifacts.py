@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 import platform
 import shlex
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,31 @@ def reserve(folder: Path, job_id: str) -> None:
     """Take the name of a new adapter folder, so that no other start can. Raises FileExistsError when it is taken."""
     folder.mkdir(parents=True)
     write_json(folder / PROVENANCE, {"job_id": job_id})
+
+
+def keep_aside(folder: Path) -> Path | None:
+    """Move nothing, lose nothing: what lies in the adapter folder now stays as a copy in ``previous/<time>/``.
+
+    Hard links, so that the weights in place stay loadable until new ones are renamed over them.
+    """
+    weights = folder / "adapters.safetensors"
+    if not weights.exists():
+        return None
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(weights.stat().st_mtime))
+    aside = folder / "previous" / stamp
+    if aside.exists():
+        return aside
+    temporary = folder / "previous" / f".{stamp}"
+    temporary.mkdir(parents=True, exist_ok=True)
+    for name in ("adapters.safetensors", "adapter_config.json", PROVENANCE):
+        source, target = folder / name, temporary / name
+        if source.exists() and not target.exists():
+            try:
+                os.link(source, target)
+            except OSError:
+                shutil.copy2(source, target)  # a file system without hard links
+    temporary.rename(aside)
+    return aside
 
 
 def versions() -> dict[str, str]:

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from mcp_server import launch
-from mcp_server.jobs.events import read_since
+from mcp_server.jobs.events import read_since, without_repeats
 
 Points = list[tuple[float, float]]
 
@@ -23,7 +23,7 @@ _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # braille dots of 
 def losses(metrics: Path) -> dict[str, Points]:
     """The finite points of each curve: {"train": [(step, loss)], "val": [...]}."""
     curves: dict[str, Points] = {"train": [], "val": []}
-    for event in read_since(metrics, 0).events:
+    for event in without_repeats(read_since(metrics, 0).events):
         if event["type"] in curves and isinstance(event.get("loss"), float | int):
             curves[event["type"]].append((event["step"], event["loss"]))
     return curves

@@ -11,9 +11,10 @@ import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_server.jobs import service, store
-from mcp_server.jobs.events import Event, EventSlice, read_since
+from mcp_server.jobs.events import Event, EventSlice, read_since, without_repeats
 from mcp_server.jobs.service import JobView
 from mcp_server.jobs.store import JobFolder, Status
+from mcp_server.training.diagnose import Finding, diagnose
 
 MAX_POINTS = 40
 MAX_ALERTS = 10
@@ -55,6 +56,7 @@ class LogDelta(BaseModel):
     phases: list[str] = Field(default_factory=list)
     alerts: list[str] = Field(default_factory=list)
     checkpoint: str | None = Field(default=None, description="The newest checkpoint")
+    diagnosis: list[Finding] = Field(default_factory=list, description="What the alerts mean and what to do")
     result: dict[str, Any] | None = Field(default=None, description="What the finished job reports")
     why: str | None = None
     next_step: str | None = None
@@ -87,7 +89,7 @@ def _satisfied(until: Until, events: list[Event]) -> bool:
 
 def _delta(folder: JobFolder, view: JobView, news: EventSlice) -> LogDelta:
     by_type: dict[str, list[Event]] = {}
-    for event in news.events:
+    for event in without_repeats(news.events):
         by_type.setdefault(event["type"], []).append(event)
     train, val = by_type.get("train", []), by_type.get("val", [])
     shown_train, shown_val = _thin(train), _thin(val)
@@ -114,6 +116,7 @@ def _delta(folder: JobFolder, view: JobView, news: EventSlice) -> LogDelta:
         phases=[event["name"] for event in by_type.get("phase", [])][-MAX_ALERTS:],
         alerts=alerts[-MAX_ALERTS:],
         checkpoint=checkpoints[-1]["path"] if checkpoints else None,
+        diagnosis=diagnose(news.events, view.why),
         result=outcome.result if outcome else None,
         why=view.why,
         next_step=_next_step(view, news.cursor),
@@ -174,6 +177,8 @@ def duration(seconds: float) -> str:
 def _next_step(view: JobView, cursor: int) -> str | None:
     if view.status in ("working", "queued"):
         return f"read_training_log(job_id={view.job_id!r}, since={cursor}, wait_seconds=60)"
+    if view.status in ("failed", "lost", "paused", "cancelled") and view.kind == "train" and view.last_checkpoint:
+        return f"start_lora_training(resume={view.job_id!r}) goes on from {view.last_checkpoint}"
     if view.status == "completed" and view.kind == "train":
         return f"compare it with the base model: run_benchmark(model=..., adapter_path={view.adapter_path!r}, data=...)"
     return None

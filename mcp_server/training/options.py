@@ -1,4 +1,7 @@
-"""What can be asked of a training run: mlx-lm's own names, defaults and meaning, checked before anything starts."""
+"""What can be asked of a training run: mlx-lm's own names, defaults and meaning, checked before anything starts.
+
+What mlx-lm lacks has the name it has in Hugging Face's trainer (early_stopping_patience, save_total_limit, ...).
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,13 @@ class LoraParameters(BaseModel):
     dropout: Annotated[Finite, Field(ge=0, lt=1)] = 0.0
     keys: list[str] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_not_alpha(cls, given: Any) -> Any:
+        if isinstance(given, dict) and "alpha" in given:
+            raise ValueError("alpha is PEFT's; mlx-lm's scale = alpha / rank, give that with rank, dropout and keys")
+        return given
+
 
 class TrainingOptions(BaseModel):
     """The arguments of one LoRA, DoRA or full fine-tuning run."""
@@ -28,7 +38,9 @@ class TrainingOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(description="Model folder or Hub id; a 4-bit model gives QLoRA")
-    data: str = Field(description="Folder with train.jsonl, valid.jsonl and, for benchmarks, test.jsonl")
+    data: str = Field(
+        description="Folder with train.jsonl, valid.jsonl and, for benchmarks, test.jsonl; or a Hub data set"
+    )
     adapter_path: str | None = Field(
         default=None, description="New folder for the adapter; default adapters/<model>-<job id>. Never overwritten"
     )
@@ -38,15 +50,21 @@ class TrainingOptions(BaseModel):
         default_factory=LoraParameters, description="{rank, scale, dropout, keys}; scale = PEFT's alpha / rank"
     )
     iters: int = Field(default=1000, ge=1, description="Training steps, each of one batch")
+    epochs: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Passes over train.jsonl, instead of iters"
+    )
     batch_size: int = Field(default=4, ge=1, description="Rows per step")
     grad_accumulation_steps: int = Field(default=1, ge=1, description="Steps whose gradients make one update")
     learning_rate: float = Field(
         default=1e-5, gt=0, allow_inf_nan=False, description="Rate, or the peak of lr_schedule"
     )
-    lr_schedule: dict[str, Any] | None = Field(
+    lr_schedule: str | dict[str, Any] | None = Field(
         default=None,
-        description="mlx-lm's {name, arguments, warmup, warmup_init}, e.g. "
-        '{"name": "cosine_decay", "arguments": [1e-5, 1000], "warmup": 100}; replaces learning_rate',
+        description='"constant", "linear", "cosine", "exponential" or "step" from learning_rate; '
+        'or phases "400:2e-5,400:1e-5" (iterations:rate); or mlx-lm\'s {name, arguments, warmup, warmup_init}',
+    )
+    warmup: float = Field(
+        default=0, ge=0, allow_inf_nan=False, description="Warm-up of a named lr_schedule: steps, or a share below 1"
     )
     optimizer: Literal["adam", "adamw", "muon", "sgd", "adafactor"] = Field(default="adam", description="Optimizer")
     optimizer_config: dict[str, dict[str, Any]] = Field(
@@ -54,13 +72,46 @@ class TrainingOptions(BaseModel):
     )
     max_seq_length: int = Field(default=2048, ge=8, description="Tokens per row; longer rows are cut")
     mask_prompt: bool = Field(default=False, description="Learn only the last answer, not the prompt")
-    grad_checkpoint: bool = Field(default=False, description="Less memory for activations, about a third slower")
+    grad_checkpoint: bool = Field(default=False, description="Less memory for activations, for more time per step")
     val_batches: int = Field(default=25, ge=-1, description="Validation batches; -1 all, 0 no validation")
     steps_per_report: int = Field(default=10, ge=1, description="Steps between training losses in the log")
     steps_per_eval: int = Field(default=200, ge=1, description="Steps between validations")
     save_every: int = Field(default=100, ge=1, description="Steps between checkpoints")
+    save_total_limit: int = Field(default=3, ge=1, description="Newest checkpoints kept, besides the best")
+    early_stopping_patience: int | None = Field(
+        default=None, ge=1, description="Stop after this many validations without improvement; the best is the result"
+    )
+    early_stopping_threshold: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description="Smallest drop of validation loss that counts"
+    )
+    load_best_model_at_end: bool | None = Field(
+        default=None, description="Make the checkpoint of best validation loss the result; default with early stopping"
+    )
+    test: bool = Field(default=False, description="Measure the loss on test.jsonl afterwards")
+    test_batches: int = Field(default=500, ge=-1, description="Batches of that; -1 all")
     clear_cache_threshold: int = Field(default=0, ge=0, description="Bytes the allocator may keep between steps")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of data order, dropout and LoRA's start")
+    resume_adapter_file: str | None = Field(
+        default=None, description="Weights to begin with (adapters.safetensors); a fresh run, unlike resume"
+    )
+    report_to: str | None = Field(
+        default=None, description="Send metrics to wandb, swanlab or trackio (comma separated) too"
+    )
+    project_name: str | None = Field(default=None, description="Project name there")
+    auto_recover: bool = Field(
+        default=True,
+        description="Out of memory: go on from the last checkpoint with less (smaller batches, checkpointing)",
+    )
+    recover_by_cutting: bool = Field(
+        default=False, description="Let auto_recover halve max_seq_length too, when nothing else is left"
+    )
+    hf_dataset: dict[str, Any] | list[dict[str, Any]] | None = Field(
+        default=None, description="mlx-lm's hf_dataset: {path, train_split, valid_split, test_split, config, *_feature}"
+    )
+    prompt_feature: str = Field(default="prompt", description="Name of this field in the data")
+    completion_feature: str = Field(default="completion", description="Name of this field in the data")
+    chat_feature: str = Field(default="messages", description="Name of this field in the data")
+    text_feature: str = Field(default="text", description="Name of this field in the data")
 
     @field_validator("model", "data")
     @classmethod
@@ -76,31 +127,79 @@ class TrainingOptions(BaseModel):
             raise ValueError("0 would train all layers in mlx-lm; say -1 for all or a number from 1")
         return value
 
+    @field_validator("report_to")
+    @classmethod
+    def _known_services(cls, value: str | None) -> str | None:
+        unknown = {name.strip() for name in (value or "").split(",")} - {"", "wandb", "swanlab", "trackio"}
+        if unknown:
+            raise ValueError(f"knows wandb, swanlab and trackio, not {', '.join(sorted(unknown))}")
+        return value or None
+
     @model_validator(mode="after")
-    def _optimizer_config_names(self) -> TrainingOptions:
+    def _fits_together(self) -> TrainingOptions:
         unknown = self.optimizer_config.keys() - set(OPTIMIZERS)
         if unknown:
             raise ValueError(f"optimizer_config has settings for unknown optimizers: {', '.join(sorted(unknown))}")
+        if self.early_stopping_patience is not None and self.val_batches == 0:
+            raise ValueError("early_stopping_patience needs validation, but val_batches=0; give -1 or a number")
+        if self.load_best_model_at_end and self.val_batches == 0:
+            raise ValueError("load_best_model_at_end needs validation, but val_batches=0; give -1 or a number")
+        if self.warmup and not isinstance(self.lr_schedule, str):
+            raise ValueError(
+                "warmup goes with a named lr_schedule such as 'constant' or 'cosine'; in mlx-lm's own form say it there"
+            )
         return self
 
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the result is the best checkpoint and not the last."""
+        if self.load_best_model_at_end is not None:
+            return self.load_best_model_at_end
+        return self.early_stopping_patience is not None
+
+    @property
+    def features(self) -> dict[str, str]:
+        """mlx-lm's name of each data field → its name in this data."""
+        return {
+            "prompt": self.prompt_feature,
+            "completion": self.completion_feature,
+            "messages": self.chat_feature,
+            "text": self.text_feature,
+        }
+
     def as_mlx_lm(self) -> dict[str, Any]:
-        """The same run as mlx-lm's own configuration (``adapter_config.json``, ``mlx_lm lora --config``)."""
-        own = self.model_dump(mode="json")
+        """The same run as mlx-lm's own configuration (``adapter_config.json``, ``mlx_lm lora --config``).
+
+        Phases have no form there: the first rate stands for them.
+        """
+        own = self.model_dump(mode="json", exclude=OURS_ALONE)
         lora = own.pop("lora_parameters")
+        if isinstance(self.lr_schedule, str):
+            own["lr_schedule"] = None
+        if self.hf_dataset is None:
+            own.pop("hf_dataset")
         return own | {
             "train": True,
-            "test": False,
-            "test_batches": 500,
             "optimizer_config": {name: {} for name in OPTIMIZERS} | self.optimizer_config,
             "lora_parameters": None
             if self.fine_tune_type == "full"
             else {k: v for k, v in lora.items() if v is not None},
-            "resume_adapter_file": None,
             "config": None,
-            "report_to": None,
-            "project_name": None,
             "trust_remote_code": False,
         }
+
+
+# Options that mlx-lm does not have.
+OURS_ALONE = {
+    "epochs",
+    "warmup",
+    "save_total_limit",
+    "early_stopping_patience",
+    "early_stopping_threshold",
+    "load_best_model_at_end",
+    "auto_recover",
+    "recover_by_cutting",
+}
 
 
 def short_name(model: str) -> str:

@@ -1,8 +1,9 @@
-"""Everything that is checked before a training may start. Whatever is wrong is said here, in a second, and nothing is left."""
+"""Everything that is checked before a training may start. What is wrong is said here, in a second, and nothing is left."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -10,16 +11,17 @@ from pydantic import BaseModel, Field
 
 from mcp_server import settings
 from mcp_server.datasets.folder import DataReport, check_for_training
-from mcp_server.errors import ModelError, PathError
+from mcp_server.errors import ArgumentError, ModelError, PathError
 from mcp_server.jobs import service, store
-from mcp_server.jobs.service import IfBusy
-from mcp_server.jobs.store import Status
+from mcp_server.jobs.store import JobFolder, Status
 from mcp_server.models import folder as models
 from mcp_server.platform.check import require_platform
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions, short_name
+from mcp_server.training.request import Resolved, TrainingRequest, data_digest, resolve, resolve_length
 
 _DISK_MARGIN_BYTES = 200 * 10**6
+_HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class TrainingStarted(BaseModel):
@@ -31,37 +33,58 @@ class TrainingStarted(BaseModel):
     backend: str
     adapter_path: str = Field(description="Where the adapter will be")
     iters: int
-    train_rows: int
-    epochs: float = Field(description="How often each training row is seen")
+    resumed_at: int | None = Field(default=None, description="The step it goes on from")
+    train_rows: int | None = None
+    epochs: float | None = Field(default=None, description="How often each training row is seen")
     warnings: list[str]
     next_step: str
 
 
-def start_training(options: TrainingOptions, *, if_busy: IfBusy = "queue") -> TrainingStarted:
+def start_training(request: TrainingRequest) -> TrainingStarted:
     """Check everything, then start the job. Raises a UserError naming the value and the remedy; nothing is left then."""
     backend = require_platform()
-    options = _check_model(options)
-    data = settings.resolve(options.data)
-    report = check_for_training(data, batch_size=options.batch_size, validate=options.val_batches != 0, test=False)
+    resolved = resolve(request)
+    options = _check_model(resolved.options)
+    options, report = _check_data(options)
+    rows = report.splits["train"].rows if report else None
+    options = _check_start_weights(resolve_length(options, rows))
+    warnings = [*resolved.warnings, *_changed_data(resolved, options)]
     job_id = store.new_id("train")
-    adapter = _adapter_folder(options, job_id)
-    options = options.model_copy(update={"data": str(data), "adapter_path": str(adapter)})
+    adapter = _adapter_folder(options, job_id, may_exist=resolved.checkpoint is not None or request.overwrite)
+    options = options.model_copy(update={"adapter_path": str(adapter)})
     _check_disk(settings.home())
     _check_disk(adapter)
-    _reserve(adapter, job_id)
-    folder = service.start("train", options, job_id=job_id, if_busy=if_busy, reserved=adapter)
+    reserved = None if adapter.exists() else adapter
+    if reserved is not None:
+        _reserve(adapter, job_id)
+    folder = service.start(
+        "train", options, job_id=job_id, if_busy=request.if_busy, reserved=reserved, resume_from=resolved.checkpoint
+    )
+    return _started(folder, backend, options, resolved, report, warnings)
+
+
+def _started(
+    folder: JobFolder,
+    backend: str,
+    options: TrainingOptions,
+    resolved: Resolved,
+    report: DataReport | None,
+    warnings: list[str],
+) -> TrainingStarted:
     view = service.view(folder)
+    rows = report.splits["train"].rows if report else None
     return TrainingStarted(
-        job_id=job_id,
+        job_id=folder.job_id,
         status=view.status,
         why=view.why,
         backend=backend,
-        adapter_path=str(adapter),
+        adapter_path=str(options.adapter_path),
         iters=options.iters,
-        train_rows=report.splits["train"].rows,
-        epochs=round(options.iters * options.batch_size / report.splits["train"].rows, 2),
-        warnings=[*report.warnings, *_advice(options, report)],
-        next_step=f"follow it with read_training_log(job_id={job_id!r}, wait_seconds=60); it goes on without you",
+        resumed_at=resolved.step if resolved.checkpoint else None,
+        train_rows=rows,
+        epochs=round(options.iters * options.batch_size / rows, 2) if rows else None,
+        warnings=[*warnings, *(report.warnings if report else []), *_advice(options, report)],
+        next_step=f"follow it with read_training_log(job_id={folder.job_id!r}, wait_seconds=60); it goes on without you",
     )
 
 
@@ -74,18 +97,63 @@ def _check_model(options: TrainingOptions) -> TrainingOptions:
     layers = models.layer_count(config)
     if layers is not None and options.num_layers > layers:
         raise ModelError(
-            f"num_layers={options.num_layers} but {options.model} has {layers} layers; use at most {layers}, or -1 for all"
+            f"num_layers={options.num_layers} but {options.model} has {layers} layers; "
+            f"use at most {layers}, or -1 for all"
         )
     return options.model_copy(update={"model": str(path)})
 
 
-def _adapter_folder(options: TrainingOptions, job_id: str) -> Path:
+def _check_data(options: TrainingOptions) -> tuple[TrainingOptions, DataReport | None]:
+    """The options with the data's absolute path and what was found in it; None for data on the Hub, which the job loads."""
+    data = settings.resolve(options.data)
+    if options.hf_dataset is not None or (not data.exists() and _HUB_DATA.fullmatch(options.data)):
+        in_project = (settings.project() / options.data.split("/")[0]).is_dir()
+        if options.hf_dataset is not None or not in_project:
+            return options, None
+    report = check_for_training(
+        data,
+        batch_size=options.batch_size,
+        validate=options.val_batches != 0,
+        test=options.test,
+        names={own: standard for standard, own in options.features.items() if own != standard},
+    )
+    if options.mask_prompt and report.splits["train"].format == "text":
+        raise ArgumentError(
+            f"mask_prompt=true but {report.splits['train'].path} is plain text, which has no prompt to mask; "
+            "leave mask_prompt out, or make prompt/completion rows"
+        )
+    return options.model_copy(update={"data": str(data)}), report
+
+
+def _check_start_weights(options: TrainingOptions) -> TrainingOptions:
+    if options.resume_adapter_file is None:
+        return options
+    file = settings.resolve(options.resume_adapter_file)
+    if file.is_dir():
+        file = file / "adapters.safetensors"
+    if not file.is_file():
+        raise PathError(f"resume_adapter_file {file} does not exist; give the adapters.safetensors to begin with")
+    models.tensors(file)
+    return options.model_copy(update={"resume_adapter_file": str(file)})
+
+
+def _changed_data(resolved: Resolved, options: TrainingOptions) -> list[str]:
+    if resolved.data_digest is not None and resolved.data_digest != data_digest(Path(options.data)):
+        return [
+            f"the data in {options.data} changed since the checkpoint: the run goes on, but not exactly as it would have"
+        ]
+    return []
+
+
+def _adapter_folder(options: TrainingOptions, job_id: str, *, may_exist: bool) -> Path:
     chosen = options.adapter_path or f"adapters/{short_name(options.model)}-{job_id.removeprefix('train-')}"
     folder = settings.resolve(chosen)
     if folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()  # an empty folder made beforehand: nothing to lose
-    if folder.exists() or folder.is_symlink():
-        kind = "a file" if folder.is_file() else "already there, and adapters are never overwritten"
+    if (folder.exists() or folder.is_symlink()) and not (may_exist and folder.is_dir()):
+        kind = (
+            "a file" if folder.is_file() else "already there, and adapters are never overwritten unless overwrite=true"
+        )
         raise PathError(f"adapter_path {folder} is {kind}; choose a new name such as {folder.name}-2")
     return folder
 
@@ -109,7 +177,9 @@ def _reserve(adapter: Path, job_id: str) -> None:
 def _check_disk(path: Path) -> None:
     existing = next(parent for parent in (path, *path.parents) if parent.is_dir())
     if not os.access(existing, os.W_OK):
-        raise PathError(f"{existing} can't be written (no permission); choose another path or change its permissions")
+        raise PathError(
+            f"{existing} can't be written (no permission); choose a folder you may write to or change its permissions"
+        )
     free = shutil.disk_usage(existing).free
     if free < _DISK_MARGIN_BYTES:
         raise PathError(
@@ -118,8 +188,10 @@ def _check_disk(path: Path) -> None:
         )
 
 
-def _advice(options: TrainingOptions, report: DataReport) -> list[str]:
+def _advice(options: TrainingOptions, report: DataReport | None) -> list[str]:
     """What is allowed but seldom meant."""
+    if report is None:
+        return []
     found: list[str] = []
     epochs = options.iters * options.batch_size / report.splits["train"].rows
     if epochs > 20:

@@ -48,16 +48,19 @@ def batch_of(dataset: CacheDataset, rows: list[int], max_seq_length: int) -> tup
 class BatchOrder:
     """Stock's batches of one data set, from any position."""
 
-    def __init__(self, dataset: CacheDataset, batch_size: int, max_seq_length: int) -> None:
+    def __init__(self, dataset: CacheDataset, batch_size: int, max_seq_length: int, parts: int = 1) -> None:
+        """``parts``: each batch is given in this many equal pieces."""
         rows = sorted(range(len(dataset)), key=dataset.itemlen)
         self._slices = [rows[at : at + batch_size] for at in range(0, len(rows) - batch_size + 1, batch_size)]
         self._dataset = dataset
         self._max_seq_length = max_seq_length
+        self._part_size = batch_size // parts
         self._epoch_start: RandomState | None = None
         self._permutation: list[int] = []
         self._taken = 0
 
-    def __iter__(self) -> Iterator[tuple[Any, Any]]:
+    def __iter__(self) -> Iterator[Iterator[tuple[mx.array, mx.array]]]:
+        """Batch after batch without end, each as its parts."""
         while True:
             if self._taken >= len(self._permutation):
                 self._epoch_start = random_state()
@@ -65,15 +68,33 @@ class BatchOrder:
                 self._taken = 0
             rows = self._slices[self._permutation[self._taken]]
             self._taken += 1
-            yield batch_of(self._dataset, rows, self._max_seq_length)
+            yield self._parts_of(rows)
+
+    def _parts_of(self, rows: list[int]) -> Iterator[tuple[mx.array, mx.array]]:
+        for start in range(0, len(rows), self._part_size):
+            yield batch_of(self._dataset, rows[start : start + self._part_size], self._max_seq_length)
+
+    def coming(self, batches: int) -> list[list[int]]:
+        """The rows of the next ``batches`` batches, at most one epoch's, without advancing."""
+        if batches >= len(self._slices):
+            return self._slices
+        state = random_state()
+        order = self._permutation[self._taken :] + np.random.permutation(len(self._slices)).tolist()
+        set_random_state(state)
+        return [self._slices[index] for index in order[:batches]]
 
     def position(self) -> dict[str, Any]:
         """Where the order stands, as JSON."""
-        return {"epoch_start": self._epoch_start, "taken": self._taken, "random": random_state()}
+        return {
+            "epoch_start": self._epoch_start,
+            "taken": self._taken,
+            "slices": len(self._slices),
+            "random": random_state(),
+        }
 
     def restore(self, position: dict[str, Any]) -> None:
-        """Go on from ``position``."""
-        if position["epoch_start"] is not None:
+        """Go on from ``position``; with other data than it was taken on, a new epoch begins."""
+        if position["epoch_start"] is not None and position["slices"] == len(self._slices):
             set_random_state(position["epoch_start"])
             self._epoch_start = position["epoch_start"]
             self._permutation = np.random.permutation(len(self._slices)).tolist()

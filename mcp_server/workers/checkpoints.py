@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,19 +36,31 @@ def save(
     parent: Path, step: int, model: nn.Module, optimizer: Optimizer, position: dict[str, Any], config: dict[str, Any]
 ) -> Path:
     """Write the checkpoint of ``step`` under ``parent``; its folder. Raises OSError and leaves nothing when it can't."""
+    state = cast(dict[str, mx.array], dict(tree_flatten(optimizer.state)))
+    files: dict[str, Callable[[Path], None]] = {
+        WEIGHTS: lambda file: save_weights(file, model),
+        OPTIMIZER: lambda file: _save_arrays(file, state),
+    }
+    return _write_folder(parent, f"{step:07d}", config, {"step": step, **position}, files)
+
+
+def _write_folder(
+    parent: Path, name: str, config: dict[str, Any], record: dict[str, Any], files: dict[str, Callable[[Path], None]]
+) -> Path:
+    """A folder that appears whole or not at all."""
+    target = parent / name
+    if (target / POSITION).exists():
+        return target  # the same step again, after a resume
     parent.mkdir(parents=True, exist_ok=True)
-    target = parent / f"{step:07d}"
     temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
     try:
-        save_weights(temporary / WEIGHTS, model)
-        _save_arrays(temporary / OPTIMIZER, dict(tree_flatten(optimizer.state)))
+        for file, write in files.items():
+            write(temporary / file)
         (temporary / CONFIG).write_text(json.dumps(config, indent=4), encoding="utf-8")
-        (temporary / POSITION).write_text(json.dumps({"step": step, **position}), encoding="utf-8")
+        (temporary / POSITION).write_text(json.dumps(record), encoding="utf-8")
         for file in temporary.iterdir():
             _sync(file)
         sync_folder(temporary)
-        if target.exists():  # the same step again after a resume
-            shutil.rmtree(target)
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -87,6 +100,30 @@ def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]
     return json.loads((folder / POSITION).read_text(encoding="utf-8"))
 
 
+def save_best(parent: Path, step: int, val_loss: float, model: nn.Module, config: dict[str, Any]) -> Path:
+    """Put the weights of the lowest validation loss in ``parent/best-<step>``, loadable as an adapter; its folder."""
+    record = {"step": step, "val_loss": val_loss}
+    folder = _write_folder(
+        parent, f"best-{step:07d}", config, record, {WEIGHTS: lambda file: save_weights(file, model)}
+    )
+    for older in parent.glob("best-*"):
+        if older != folder:
+            shutil.rmtree(older, ignore_errors=True)
+    return folder
+
+
+def best(parent: Path) -> Path | None:
+    """The folder of the lowest validation loss."""
+    found = sorted(parent.glob(f"best-*/{POSITION}"))
+    return found[-1].parent if found else None
+
+
+def finite(model: nn.Module) -> bool:
+    """Whether every trainable weight is a finite number."""
+    weights = cast(list[tuple[str, mx.array]], tree_flatten(model.trainable_parameters()))
+    return bool(mx.all(mx.stack([mx.all(mx.isfinite(weight)) for _, weight in weights])).item())
+
+
 def random_key() -> list[int]:
     """The state of MLX's random generator, from which dropout draws."""
     state = cast(list[mx.array], mx.random.state)
@@ -99,9 +136,11 @@ def set_random_key(key: list[int]) -> None:
     state[0] = mx.array(key, dtype=mx.uint32)
 
 
-def prune(parent: Path, keep: int, also: set[int]) -> None:
-    """Delete all but the newest ``keep`` checkpoints and those of the steps in ``also``."""
-    folders = sorted(folder for folder in parent.glob("[0-9]*") if folder.is_dir())
-    for folder in folders[:-keep]:
-        if int(folder.name) not in also:
-            shutil.rmtree(folder, ignore_errors=True)
+def prune(parent: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` numbered checkpoints, and what a killed save left half written."""
+    for folder in sorted(folder for folder in parent.glob("[0-9]*") if folder.is_dir())[:-keep]:
+        # Renamed first: a checkpoint that is half deleted must not look like one.
+        doomed = parent / f".tmp-{folder.name}"
+        folder.rename(doomed)
+    for leftover in parent.glob(".tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,17 +11,42 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal, TextIO
 
 from mcp_server.errors import UserError
 from mcp_server.jobs.events import EventWriter
+from mcp_server.jobs.files import read_json
 from mcp_server.jobs.store import JobFolder, Outcome
+from mcp_server.training.diagnose import kind_of_failure, remedy
 
 _LAST_WORD_SECONDS = 30.0
 
 
 class Stopped(Exception):
     """The job was asked to stop and has; its text says what was kept."""
+
+    def __init__(self, text: str, status: Literal["cancelled", "paused"] = "cancelled") -> None:
+        super().__init__(text)
+        self.status: Literal["cancelled", "paused"] = status
+
+
+class _LossyStream:
+    """job.log on a disk that may be full: lines that can't be written are lost, the job is not."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class WorkerJob:
@@ -39,6 +65,11 @@ class WorkerJob:
     def stop_requested(self) -> bool:
         return self._stop
 
+    @property
+    def pause_requested(self) -> bool:
+        """Whether the stop is a pause: to go on later, without an adapter for now."""
+        return (read_json(self.folder.stop_request) or {}).get("action") == "pause"
+
     def check_stop(self) -> None:
         """Raise Stopped if a stop was asked for; for places where nothing need be saved."""
         if self._stop:
@@ -54,6 +85,7 @@ class WorkerJob:
 def run(task: Callable[[WorkerJob], dict[str, Any]]) -> None:
     """Run ``task`` as the job whose folder is the first argument, record how it ended, and exit."""
     _keep_lock_to_ourselves()
+    sys.stdout, sys.stderr = _LossyStream(sys.stdout), _LossyStream(sys.stderr)
     job = WorkerJob(JobFolder(Path(sys.argv[1])))
     signal.signal(signal.SIGTERM, job.on_stop)
     for ignored in (signal.SIGINT, signal.SIGHUP):
@@ -61,15 +93,12 @@ def run(task: Callable[[WorkerJob], dict[str, Any]]) -> None:
     try:
         outcome = Outcome(status="completed", result=task(job))
     except Stopped as stopped:
-        outcome = Outcome(status="cancelled", why=str(stopped))
+        outcome = Outcome(status=stopped.status, why=str(stopped))
     except UserError as error:
         outcome = Outcome(status="failed", why=str(error))
-    except MemoryError as error:
-        traceback.print_exc()
-        outcome = Outcome(status="failed", why=f"out of memory: {error}")
     except Exception as error:
         traceback.print_exc()
-        outcome = Outcome(status="failed", why=_describe(error))
+        outcome = _failure(error)
     _record(job, outcome)
     sys.exit(0 if outcome.status != "failed" else 1)
 
@@ -81,9 +110,11 @@ def _keep_lock_to_ourselves() -> None:
         os.set_inheritable(int(descriptor), False)
 
 
-def _describe(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:500]}; the whole traceback is in job.log"
+def _failure(error: Exception) -> Outcome:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    cause = "out-of-memory" if isinstance(error, MemoryError) else kind_of_failure(text)
+    todo = remedy(cause) if cause else "the whole traceback is in job.log"
+    return Outcome(status="failed", why=f"{text}; {todo}", cause=cause)
 
 
 def _record(job: WorkerJob, outcome: Outcome) -> None:

@@ -1,65 +1,83 @@
 """Between two steps of mlx-lm's training loop.
 
-``trainer.train`` asks ``iterate_batches`` for batch n+1 when step n is complete; everything of ours happens there:
-report, save, stop, validate. The trainer itself reports after every step, so that each loss is seen once.
+``trainer.train`` asks ``iterate_batches`` for batch n+1 when step n is complete; everything of ours happens there: report,
+save, stop, validate. The trainer itself reports after every step, so that each loss is seen once.
+
+A *step* is one batch of ``batch_size`` rows. After an out-of-memory the batch goes through the model in several parts; to
+the trainer each part is an iteration and their gradients accumulate, so steps, schedule and effective batch stay what they
+were.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
+import psutil
 from mlx.optimizers import Optimizer
 from mlx_lm import cli_ui
 from mlx_lm.tuner import trainer
 from mlx_lm.tuner.callbacks import TrainingCallback
 from mlx_lm.tuner.datasets import CacheDataset
 
-from mcp_server.errors import UserError
+from mcp_server.jobs.recovery import Recovery
+from mcp_server.training.diagnose import remedy
 from mcp_server.training.options import TrainingOptions
+from mcp_server.training.request import data_digest
 from mcp_server.workers import checkpoints
 from mcp_server.workers.batches import BatchOrder
 from mcp_server.workers.job import WorkerJob
+from mcp_server.workers.watch import Alert, Watch
+from mcp_server.workers.window import Window
 
-KEPT_CHECKPOINTS = 3
 
-
-class TrainingFailed(UserError):
-    """The run can't go on; the message names the step and the last good checkpoint."""
+class NotFiniteError(Exception):
+    """The loss or the weights are no longer finite numbers."""
 
 
 class TrainingLoop(TrainingCallback):
-    """One run of ``trainer.train``."""
+    """One run of ``trainer.train``, from the start or from a checkpoint."""
 
     def __init__(
         self,
         worker: WorkerJob,
         options: TrainingOptions,
+        recovery: Recovery,
         model: nn.Module,
         optimizer: Optimizer,
         train_set: CacheDataset,
         valid_set: CacheDataset | None,
+        reporter: TrainingCallback | None = None,
     ) -> None:
         self._worker = worker
         self._events = worker.events
         self._options = options
+        self._parts = recovery.splits
+        self._grad_checkpoint = options.grad_checkpoint or bool(recovery.grad_checkpoint)
+        self._max_seq_length = recovery.max_seq_length or options.max_seq_length
         self._model = model
         self._optimizer = optimizer
         self._train_set = train_set
         self._valid_set = valid_set
-        self._order = BatchOrder(train_set, options.batch_size, options.max_seq_length)
-        self._window = _Window()
+        self._reporter = reporter
+        self.order = BatchOrder(train_set, options.batch_size, self._max_seq_length, self._parts)
+        self._watch = Watch()
+        self._window = Window()
+        self._parts_done = 0
         self._counted_tokens = 0
         self._learning_rate = float("nan")
+        self._swap_at_start = psutil.swap_memory().used
+        self._validations_without_gain = 0
+        self._data_digest = data_digest(Path(options.data))
         self.step = 0
         self.stopped = False
+        self.stopped_early = False
+        self.failure: str | None = None
         self.trained_tokens = 0
         self.last_train_loss: float | None = None
         self.last_val_loss: float | None = None
@@ -67,67 +85,83 @@ class TrainingLoop(TrainingCallback):
         self.best_val_step: int | None = None
         self.last_checkpoint: Path | None = None
 
+    def resume(self, checkpoint: Path) -> None:
+        """Put model, optimizer, data order, random numbers and counters back to where ``checkpoint`` was taken."""
+        position = checkpoints.load(checkpoint, self._model, self._optimizer)
+        self.order.restore(position["order"])
+        checkpoints.set_random_key(position["random_key"])
+        self._window = Window.from_json(position["window"])
+        self.step = position["step"]
+        self.last_checkpoint = checkpoint
+        for name in ("trained_tokens", "last_train_loss", "last_val_loss", "best_val_loss", "best_val_step"):
+            setattr(self, name, position[name])
+        self._validations_without_gain = position["validations_without_gain"]
+        self._events.write("resume", step=self.step, total=self._options.iters, checkpoint=str(checkpoint))
+
     def run(self) -> None:
-        """Train to the end, or to a stop request."""
+        """Train to the end, to a stop request, to an early stop, or to a loss that is not finite (``failure`` says so)."""
         options = self._options
         cli_ui.make_console().quiet = True  # its per-step table is for a terminal; our events say the same
         # The trainer ends by writing the adapter in place, not atomically. We write it ourselves: let it write to nowhere.
         nowhere = self._worker.folder.path / "nowhere.safetensors"
         nowhere.unlink(missing_ok=True)
         nowhere.symlink_to(os.devnull)
-        trainer.train(
-            model=self._model,
-            optimizer=self._optimizer,
-            train_dataset=self._train_set,
-            args=trainer.TrainingArgs(
-                batch_size=options.batch_size,
-                iters=options.iters,
-                steps_per_report=1,
-                steps_per_save=options.iters + 1,
-                max_seq_length=options.max_seq_length,
-                adapter_file=str(nowhere),
-                grad_checkpoint=options.grad_checkpoint,
-                grad_accumulation_steps=options.grad_accumulation_steps,
-                clear_cache_threshold=options.clear_cache_threshold,
-            ),
-            iterate_batches=self._batches,
-            training_callback=self,
-        )
-        nowhere.unlink()
-        if not self.stopped:
-            self._finish_step(last=True)
+        iterations = (options.iters - self.step) * self._parts
+        try:
+            trainer.train(
+                model=self._model,
+                optimizer=self._optimizer,
+                train_dataset=self._train_set,
+                args=trainer.TrainingArgs(
+                    batch_size=options.batch_size,
+                    iters=iterations,
+                    steps_per_report=1,
+                    steps_per_save=iterations + 1,
+                    max_seq_length=self._max_seq_length,
+                    adapter_file=str(nowhere),
+                    grad_checkpoint=self._grad_checkpoint,
+                    grad_accumulation_steps=options.grad_accumulation_steps * self._parts,
+                    clear_cache_threshold=options.clear_cache_threshold,
+                ),
+                iterate_batches=self._batches,
+                training_callback=self,
+            )
+            if not (self.stopped or self.stopped_early):
+                self._finish_step(last=True)
+        except NotFiniteError as error:
+            self._fail(str(error))
+        finally:
+            nowhere.unlink(missing_ok=True)
 
     def _batches(self, **_: Any) -> Iterator[tuple[Any, Any]]:
         """The trainer's ``iterate_batches``: asked for batch n+1 when step n is complete."""
-        batches = iter(self._order)
+        steps = iter(self.order)
         while True:
-            if self.step and self._finish_step(last=False):
+            if self._parts_done and self._finish_step(last=False):
                 self.stopped = True
                 return
             # In stock's order, since both draw random numbers: first the batch, then validation.
-            batch = next(batches)
+            parts = next(steps)
             self._validate_if_due(self.step + 1)
+            if self.stopped_early:
+                return
             self._window.resume_clock()
-            yield batch
+            yield from parts
 
     def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
-        """The trainer's callback, after each step."""
-        self.step += 1
+        """The trainer's callback, after each iteration."""
         loss = float(train_info["train_loss"])
         counted = int(train_info["trained_tokens"])  # since this process began
         tokens, self._counted_tokens = counted - self._counted_tokens, counted
         self.trained_tokens += tokens
-        self._window.add(loss, tokens)
+        self._parts_done += 1
         self._learning_rate = float(train_info["learning_rate"])
+        self._window.add(loss, tokens)
         if not math.isfinite(loss):
-            self._events.write("alert", level="error", kind="not-finite", step=self.step, loss=loss)
-            kept = (
-                f"the last good checkpoint is {self.last_checkpoint}" if self.last_checkpoint else "no checkpoint yet"
-            )
-            raise TrainingFailed(
-                f"the loss became {loss} at step {self.step}; {kept}; lower learning_rate (now {self._options.learning_rate}) "
-                "and make sure that no prompt is longer than max_seq_length"
-            )
+            raise NotFiniteError(f"the loss became {loss} at step {self.step + 1}")
+        if self._parts_done % self._parts == 0:
+            self.step += 1
+            self._alert(self._watch.step(self.step, loss))
 
     def _finish_step(self, *, last: bool) -> bool:
         """After each complete step: report and save as due; True when the run is to stop here."""
@@ -148,36 +182,46 @@ class TrainingLoop(TrainingCallback):
 
     def _report(self) -> None:
         window = self._window
-        seconds = window.seconds()
+        if not window.iterations:
+            return
         self.last_train_loss = window.loss()
+        speeds = window.speeds(self._parts)
+        report = {"loss": self.last_train_loss, "learning_rate": self._learning_rate, **speeds}
         self._events.write(
-            "train",
-            step=self.step,
-            total=self._options.iters,
-            loss=self.last_train_loss,
-            learning_rate=self._learning_rate,
-            iterations_per_second=round(window.steps / seconds, 4) if seconds > 0 else None,
-            tokens_per_second=round(window.tokens / seconds, 2) if seconds > 0 else None,
-            trained_tokens=self.trained_tokens,
+            "train", step=self.step, total=self._options.iters, **report, trained_tokens=self.trained_tokens
         )
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory().used
         self._events.write(
             "memory",
             step=self.step,
             active_bytes=mx.get_active_memory(),
             peak_bytes=mx.get_peak_memory(),
             cache_bytes=mx.get_cache_memory(),
+            available_bytes=memory.available,
         )
-        self._window = _Window()
+        self._alert(self._watch.memory(self.step, memory.available, memory.total, max(0, swap - self._swap_at_start)))
+        if speeds["tokens_per_second"]:
+            self._alert(self._watch.speed(self.step, speeds["tokens_per_second"]))
+        if self._reporter is not None:
+            self._reporter.on_train_loss_report(
+                {
+                    "iteration": self.step,
+                    "train_loss": self.last_train_loss,
+                    "learning_rate": self._learning_rate,
+                    **speeds,
+                    "trained_tokens": self.trained_tokens,
+                    "peak_memory": mx.get_peak_memory() / 1e9,
+                }
+            )
+        self._window = Window()
 
     def _validate_if_due(self, upcoming: int) -> None:
         """Validate before step ``upcoming``, when stock does: at the first step, every steps_per_eval and at the last."""
         options = self._options
-        if self._valid_set is None or not (
-            upcoming == 1 or upcoming % options.steps_per_eval == 0 or upcoming == options.iters
-        ):
+        due = upcoming == 1 or upcoming % options.steps_per_eval == 0 or upcoming == options.iters
+        if self._valid_set is None or not due:
             return
         self._window.pause_clock()
-        started = time.perf_counter()
         loss = cast(
             float,
             trainer.evaluate(
@@ -185,74 +229,88 @@ class TrainingLoop(TrainingCallback):
                 dataset=self._valid_set,
                 batch_size=options.batch_size,
                 num_batches=options.val_batches,
-                max_seq_length=options.max_seq_length,
+                max_seq_length=self._max_seq_length,
                 iterate_batches=trainer.iterate_batches,
             ),
         )
         self._model.train()
+        self._events.write("val", step=self.step, total=options.iters, loss=loss)
+        if not math.isfinite(loss):
+            raise NotFiniteError(f"the validation loss became {loss} at step {self.step}")
+        if self._reporter is not None:
+            self._reporter.on_val_loss_report({"iteration": self.step, "val_loss": loss})
         self.last_val_loss = loss
+        self._alert(self._watch.validation(self.step, loss, self.last_train_loss))
+        if self.step:
+            self._judge_validation(loss)
+
+    def _judge_validation(self, loss: float) -> None:
+        """Keep the best weights; stop early when there was no gain for long."""
+        options = self._options
+        if self.best_val_loss is None or loss < self.best_val_loss - options.early_stopping_threshold:
+            self._validations_without_gain = 0
+        else:
+            self._validations_without_gain += 1
         if self.best_val_loss is None or loss < self.best_val_loss:
             self.best_val_loss, self.best_val_step = loss, self.step
-        seconds = round(time.perf_counter() - started, 3)
-        self._events.write("val", step=self.step, total=options.iters, loss=loss, seconds=seconds)
+            self._guard(lambda: checkpoints.save_best(self._parent, self.step, loss, self._model, options.as_mlx_lm()))
+        patience = options.early_stopping_patience
+        if patience is not None and self._validations_without_gain >= patience:
+            self.stopped_early = True
+            self._events.write(
+                "phase",
+                name=f"stopped early at step {self.step}: no gain in {patience} validations; "
+                f"best {self.best_val_loss:.4g} at step {self.best_val_step}",
+            )
+
+    @property
+    def _parent(self) -> Path:
+        return self._worker.folder.checkpoints
 
     def _save(self) -> None:
         self._window.pause_clock()
         position = {
-            "order": self._order.position(),
+            "order": self.order.position(),
             "random_key": checkpoints.random_key(),
             "window": self._window.as_json(),
             "trained_tokens": self.trained_tokens,
+            "last_train_loss": self.last_train_loss,
             "last_val_loss": self.last_val_loss,
             "best_val_loss": self.best_val_loss,
             "best_val_step": self.best_val_step,
+            "validations_without_gain": self._validations_without_gain,
+            "options": self._options.model_dump(mode="json"),
+            "data_digest": self._data_digest,
         }
-        parent = self._worker.folder.checkpoints
-        try:
-            folder = checkpoints.save(
-                parent, self.step, self._model, self._optimizer, position, self._options.as_mlx_lm()
+        if not checkpoints.finite(self._model):
+            raise NotFiniteError(f"the weights hold NaN or infinity at step {self.step}")
+
+        def write() -> None:
+            self.last_checkpoint = checkpoints.save(
+                self._parent, self.step, self._model, self._optimizer, position, self._options.as_mlx_lm()
             )
+            self._events.write("checkpoint", step=self.step, path=str(self.last_checkpoint))
+            checkpoints.prune(self._parent, self._options.save_total_limit)
+
+        self._guard(write)
+
+    def _guard(self, write: Any) -> None:
+        """Write; on a full disk say so and go on, since the last checkpoint is intact and room may come."""
+        try:
+            write()
         except OSError as error:
-            # The run goes on: the last checkpoint is intact and the disk may have room again at the next.
-            self._events.write("alert", level="error", kind="checkpoint-failed", step=self.step, message=str(error))
-            print(f"checkpoint of step {self.step} could not be written: {error}", flush=True)
-            return
-        self.last_checkpoint = folder
-        self._events.write("checkpoint", step=self.step, path=str(folder))
-        checkpoints.prune(parent, KEPT_CHECKPOINTS, also=set())
+            self._alert([Alert("checkpoint-failed", f"step {self.step} could not be saved: {error}", "error")])
+            print(f"step {self.step} could not be saved: {error}", flush=True)
 
+    def _alert(self, alerts: list[Alert]) -> None:
+        for alert in alerts:
+            self._events.write("alert", kind=alert.kind, level=alert.level, step=self.step, message=alert.message)
 
-class _Window:
-    """Losses and time since the last report. Summed in 32 bits, as the trainer does, so that the mean is stock's."""
-
-    def __init__(self) -> None:
-        self._sum = np.float32(0)
-        self.tokens = 0
-        self.steps = 0
-        self._elapsed = 0.0
-        self._since: float | None = time.perf_counter()
-
-    def add(self, loss: float, tokens: int) -> None:
-        self._sum = np.float32(self._sum + np.float32(loss))
-        self.tokens += tokens
-        self.steps += 1
-
-    def loss(self) -> float:
-        return float(self._sum) / self.steps
-
-    def pause_clock(self) -> None:
-        if self._since is not None:
-            self._elapsed += time.perf_counter() - self._since
-            self._since = None
-
-    def resume_clock(self) -> None:
-        if self._since is None:
-            self._since = time.perf_counter()
-
-    def seconds(self) -> float:
-        """Training time, without validation and saving."""
-        running = time.perf_counter() - self._since if self._since is not None else 0.0
-        return self._elapsed + running
-
-    def as_json(self) -> dict[str, Any]:
-        return {"sum": float(self._sum), "tokens": self.tokens, "steps": self.steps}
+    def _fail(self, what: str) -> None:
+        kept = (
+            f"back at the last good checkpoint, {self.last_checkpoint}"
+            if self.last_checkpoint
+            else "no checkpoint was saved"
+        )
+        self._alert([Alert("not-finite", what, "error")])
+        self.failure = f"{what}; {kept}; {remedy('not-finite')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 import types
@@ -13,17 +14,23 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
-from mlx_lm.tuner.datasets import CacheDataset, load_local_dataset
+from mlx_lm.tuner import trainer
+from mlx_lm.tuner.datasets import CacheDataset, load_dataset
 from mlx_lm.tuner.utils import build_schedule, linear_to_lora_layers
 from mlx_lm.utils import get_total_parameters
 
-from mcp_server.errors import DataError, ModelError
-from mcp_server.jobs.files import replace_atomic, write_json
-from mcp_server.training import artifacts, curve
+from mcp_server.errors import DataError, ModelError, PathError, UserError
+from mcp_server.jobs import events, recovery
+from mcp_server.jobs.files import replace_atomic, write_atomic, write_json
+from mcp_server.platform import facts as machine
+from mcp_server.training import artifacts, curve, schedule
+from mcp_server.training.config import as_yaml
 from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import checkpoints, job
 from mcp_server.workers.loading import load_model
 from mcp_server.workers.loop import TrainingLoop
+from mcp_server.workers.reporting import make_reporter
+from mcp_server.workers.rows import check_rows, rows_of
 
 _OPTIMIZERS = {
     "adam": optim.Adam,
@@ -34,56 +41,107 @@ _OPTIMIZERS = {
 }
 
 
+class TrainingFailed(UserError):
+    """The run can't go on; the message names the step, the last good checkpoint and the remedy."""
+
+
 def train(worker: job.WorkerJob) -> dict[str, Any]:
     """Train as the spec says and publish the adapter; the result for ``outcome.json``."""
     options = TrainingOptions.model_validate(worker.spec.options)
+    lowered = recovery.read(worker.folder)
+    checkpoint = worker.folder.last_checkpoint() or (Path(worker.spec.resume_from) if worker.spec.resume_from else None)
+    if worker.spec.resume_from is not None and not worker.folder.metrics.exists():
+        events.copy_history(Path(worker.spec.resume_from).parent.parent / "metrics.jsonl", worker.folder.metrics)
+    write_atomic(worker.folder.path / "config.yaml", as_yaml(options).encode())
     np.random.seed(options.seed)
     worker.phase("loading model", model=options.model)
     model, tokenizer = load_model(options.model)
     worker.phase("loading data", data=options.data)
-    train_set, valid_set = _load_data(options, tokenizer)
+    train_set, valid_set, test_set = _load_data(options, tokenizer)
     mx.random.seed(options.seed)
     _make_trainable(model, options)
     optimizer = _make_optimizer(options)
+    loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, make_reporter(options))
+    if checkpoint is not None:
+        loop.resume(checkpoint)
+    _check_data(worker, options, loop, train_set, valid_set)
     trainable = _count_trainable(model)
     worker.phase(
         "training",
         total=options.iters,
         trainable_parameters=trainable,
         parameters=get_total_parameters(model),
-        device=str(mx.default_device().type).removeprefix("DeviceType."),
+        device=_device(worker),
     )
     started = time.time()
-    loop = TrainingLoop(worker, options, model, optimizer, train_set, valid_set)
     loop.run()
-    adapter = _publish(worker, options, model, loop)
+    if loop.failure is not None:
+        if loop.last_checkpoint is not None:
+            _load_weights(model, loop.last_checkpoint)
+            _publish(worker, options, model, loop)
+        raise TrainingFailed(loop.failure)
     if loop.stopped:
-        raise job.Stopped(
-            f"stopped as asked at step {loop.step} of {options.iters}; "
-            f"the adapter of that step is in {adapter}, the checkpoint in {loop.last_checkpoint}"
-        )
-    return {
-        "adapter_path": str(adapter),
+        _end_stopped(worker, options, model, loop)
+    best = checkpoints.best(worker.folder.checkpoints) if options.keeps_best else None
+    if best is not None:
+        _load_weights(model, best)
+    result: dict[str, Any] = {
         "steps": loop.step,
         "seconds": round(time.time() - started, 1),
         "final_train_loss": loop.last_train_loss,
         "final_val_loss": loop.last_val_loss,
         "best_val_loss": loop.best_val_loss,
         "best_val_step": loop.best_val_step,
+        "stopped_early": loop.stopped_early or None,
+        "weights_of_step": loop.best_val_step if best is not None else loop.step,
         "peak_memory_gb": round(mx.get_peak_memory() / 1e9, 3),
         "trained_tokens": loop.trained_tokens,
         "trainable_parameters": trainable,
+        "recovered": lowered.rungs or None,
     }
+    if test_set is not None:
+        result |= _test(worker, options, model, test_set)
+    result["adapter_path"] = str(_publish(worker, options, model, loop, **result))
+    return {name: value for name, value in result.items() if value is not None}
 
 
-def _load_data(options: TrainingOptions, tokenizer: Any) -> tuple[CacheDataset, CacheDataset | None]:
-    config = types.SimpleNamespace(mask_prompt=options.mask_prompt)
+def _load_data(
+    options: TrainingOptions, tokenizer: Any
+) -> tuple[CacheDataset, CacheDataset | None, CacheDataset | None]:
+    """The data sets through mlx-lm's own loader, local or from the Hub; without validation or test when not asked for."""
+    arguments = types.SimpleNamespace(**options.as_mlx_lm())
     try:
-        train_rows, valid_rows, _ = load_local_dataset(Path(options.data), tokenizer, config)
-    except ValueError as error:
-        raise DataError(f"the data in {options.data} can't be used: {error}") from error
+        train_rows, valid_rows, test_rows = load_dataset(arguments, tokenizer)
+    except ModuleNotFoundError as error:
+        raise DataError(
+            f"data {options.data!r} is no folder here, so it was looked for on the Hub, which needs the library "
+            f"{error.name!r}: `pip install datasets` beside mlx-lm, or give a folder"
+        ) from error
+    except (ValueError, KeyError, IndexError) as error:
+        raise DataError(f"the data in {options.data} can't be used: {type(error).__name__}: {error}") from error
     validate = options.val_batches != 0 and len(valid_rows) > 0
-    return CacheDataset(train_rows), CacheDataset(valid_rows) if validate else None
+    return (
+        CacheDataset(train_rows),
+        CacheDataset(valid_rows) if validate else None,
+        CacheDataset(test_rows) if options.test else None,
+    )
+
+
+def _check_data(
+    worker: job.WorkerJob,
+    options: TrainingOptions,
+    loop: TrainingLoop,
+    train_set: CacheDataset,
+    valid_set: CacheDataset | None,
+) -> None:
+    worker.phase("checking rows")
+    length = options.max_seq_length
+    coming = rows_of(train_set, loop.order, options.batch_size, options.iters - loop.step)
+    alerts = check_rows(worker, train_set, coming, "train", length)
+    if valid_set is not None:
+        alerts += check_rows(worker, valid_set, rows_of(valid_set, None, options.batch_size, 0), "valid", length)
+    for alert in alerts:
+        worker.events.write("alert", kind=alert.kind, level=alert.level, step=loop.step, message=alert.message)
 
 
 def _make_trainable(model: nn.Module, options: TrainingOptions) -> None:
@@ -105,9 +163,16 @@ def _make_trainable(model: nn.Module, options: TrainingOptions) -> None:
         )
     if not _count_trainable(model):
         raise ModelError(
-            f"nothing would be trained: lora_parameters.keys={options.lora_parameters.keys} match no layer of this model; "
-            "leave keys out to train all linear layers"
+            f"nothing would be trained: lora_parameters.keys={options.lora_parameters.keys} match no layer of this "
+            "model; leave keys out to train all linear layers"
         )
+    if options.resume_adapter_file is not None:
+        try:
+            model.load_weights(options.resume_adapter_file, strict=False)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise PathError(
+                f"resume_adapter_file {options.resume_adapter_file} can't be loaded: {error}; give an adapters.safetensors"
+            ) from error
 
 
 def _count_trainable(model: nn.Module) -> int:
@@ -116,18 +181,89 @@ def _count_trainable(model: nn.Module) -> int:
 
 
 def _make_optimizer(options: TrainingOptions) -> optim.Optimizer:
-    rate = build_schedule(options.lr_schedule) if options.lr_schedule else options.learning_rate
-    return _OPTIMIZERS[options.optimizer](learning_rate=rate, **options.optimizer_config.get(options.optimizer, {}))
+    form = options.lr_schedule
+    rate: Any = options.learning_rate
+    if isinstance(form, str):
+        phases = schedule.parse_phases(form)
+        rate = rate if phases is None else _phases(phases, options.grad_accumulation_steps)
+    elif form is not None:
+        rate = build_schedule(form)
+    settings = options.optimizer_config.get(options.optimizer, {})
+    try:
+        return _OPTIMIZERS[options.optimizer](learning_rate=rate, **settings)
+    except TypeError as error:
+        raise ModelError(
+            f"optimizer_config={settings!r} does not fit {options.optimizer}: {error}; correct it"
+        ) from error
 
 
-def _publish(worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop) -> Path:
+def _phases(phases: schedule.Phases, accumulation: int) -> Any:
+    """Constant rates one after the other; boundaries in updates. One optimizer state goes through all of them."""
+    steps = [optim.linear_schedule(rate, rate, 1) for _, rate in phases]
+    if len(steps) == 1:
+        return steps[0]
+    ends = np.cumsum([iterations for iterations, _ in phases])[:-1]
+    return optim.join_schedules(steps, [max(1, int(end) // accumulation) for end in ends])
+
+
+def _device(worker: job.WorkerJob) -> str:
+    device = str(mx.default_device().type).removeprefix("DeviceType.")
+    backend, _ = machine.backend(machine.collect())
+    if device == "cpu" and backend in ("apple-silicon", "linux-cuda"):
+        worker.events.write(
+            "alert", kind="on-cpu", level="error", message=f"training on the CPU of a {backend} machine"
+        )
+    return device
+
+
+def _load_weights(model: nn.Module, folder: Path) -> None:
+    model.load_weights(str(folder / checkpoints.WEIGHTS), strict=False)
+    mx.eval(model.parameters())
+
+
+def _test(
+    worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, test_set: CacheDataset
+) -> dict[str, float]:
+    worker.phase("testing")
+    loss = cast(
+        float,
+        trainer.evaluate(
+            model=model,
+            dataset=test_set,
+            batch_size=options.batch_size,
+            num_batches=options.test_batches,
+            max_seq_length=options.max_seq_length,
+        ),
+    )
+    worker.events.write("test", loss=loss)
+    return {"test_loss": loss, "test_perplexity": math.exp(min(loss, 700))}
+
+
+def _end_stopped(worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop) -> None:
+    where = f"at step {loop.step} of {options.iters}; the checkpoint is {loop.last_checkpoint}"
+    if worker.pause_requested:
+        raise job.Stopped(f"paused {where}; go on with stop_job(action='continue')", status="paused")
+    adapter = _publish(worker, options, model, loop)
+    raise job.Stopped(f"stopped as asked {where}; the adapter of that step is in {adapter}")
+
+
+def _publish(
+    worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop, **results: Any
+) -> Path:
     """Put the adapter where the user asked for it, weights last, so that it is whole whenever it can be loaded."""
     assert options.adapter_path is not None
     folder = Path(options.adapter_path)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / checkpoints.CONFIG, options.as_mlx_lm())
-    artifacts.write_provenance(folder, worker.spec, steps=loop.step, best_val_loss=loop.best_val_loss)
-    replace_atomic(folder / checkpoints.WEIGHTS, lambda file: checkpoints.save_weights(file, model))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        artifacts.keep_aside(folder)
+        write_json(folder / checkpoints.CONFIG, options.as_mlx_lm())
+        artifacts.write_provenance(folder, worker.spec, **{"steps": loop.step, **results})
+        replace_atomic(folder / checkpoints.WEIGHTS, lambda file: checkpoints.save_weights(file, model))
+    except OSError as error:
+        raise PathError(
+            f"the adapter could not be written to {folder}: {error}; free space there, then resume: "
+            f"the last checkpoint, {loop.last_checkpoint}, is intact"
+        ) from error
     curve.write_png(worker.folder.metrics, folder / "loss.png", sys.executable)
     worker.events.write("phase", name="adapter saved", path=str(folder))
     return folder

@@ -1,0 +1,40 @@
+# One command for each thing one does here. uv is used where it is installed, else put into .uv; nothing else is needed
+# but Python 3.11+, make and a package index.
+PYTHON ?= python3
+UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
+RUN := $(UV) run --no-sync
+export PATH := $(CURDIR)/.uv/bin:$(PATH)
+
+.PHONY: demo test check format setup bench clean
+
+demo: setup  ## the whole main job, offline, on an embedded tiny model
+	$(RUN) mlx-training demo
+
+test: setup  ## unit, integration and end-to-end tests
+	$(RUN) pytest
+
+check: setup  ## what CI checks besides the tests: format, lint, types, generated tables
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) pyright
+
+format: setup
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+bench: setup  ## speed and memory, as ratios in one run
+	$(RUN) python benchmarks/server_start.py
+	$(RUN) python benchmarks/log_reads.py
+
+setup: .venv/.synced
+
+.venv/.synced: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
+	$(UV) sync --frozen --extra mlx --extra plot --compile-bytecode
+	@touch $@
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/pip install --quiet --disable-pip-version-check uv
+
+clean:
+	rm -rf .venv .uv .pytest_cache .ruff_cache .hypothesis demo-run

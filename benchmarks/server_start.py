@@ -1,0 +1,83 @@
+"""Cold start of the server, from spawn to the answer of the first request, against a bare ``MCPServer`` with one empty tool.
+
+The two are started in turn, so that what else the machine does falls on both. Prints JSON: medians in seconds, their ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+BARE = (
+    "from mcp.server import MCPServer\n"
+    "app = MCPServer('bare')\n"
+    "@app.tool()\n"
+    "def nothing() -> None:\n"
+    "    'Do nothing.'\n"
+    "app.run('stdio')\n"
+)
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientInfo": {"name": "benchmark", "version": "1"},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+REQUEST = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": META}}
+
+
+def seconds_to_first_answer(command: list[str], environment: dict[str, str]) -> float:
+    """Spawn, send one tools/list, wait for its answer."""
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(json.dumps(REQUEST).encode() + b"\n")
+    process.stdin.flush()
+    answer = json.loads(process.stdout.readline())
+    seconds = time.perf_counter() - started
+    assert answer["result"]["tools"], answer
+    process.kill()
+    process.wait()
+    return seconds
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    commands = {"bare": [sys.executable, "-c", BARE], "ours": [sys.executable, "-m", "mcp_server"]}
+    times: dict[str, list[float]] = {name: [] for name in commands}
+    with tempfile.TemporaryDirectory() as home:
+        environment = dict(os.environ) | {"MLX_TRAINING_HOME": home}
+        for number in range(rounds + 1):
+            for name, command in commands.items():
+                seconds = seconds_to_first_answer(command, environment)
+                if number:  # the first of each compiles bytecode and warms the file cache
+                    times[name].append(seconds)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    spread = {name: [round(min(values), 3), round(max(values), 3)] for name, values in times.items()}
+    print(
+        json.dumps(
+            {
+                "benchmark": "server cold start",
+                "rounds": rounds,
+                "median_seconds": {name: round(value, 3) for name, value in medians.items()},
+                "min_max_seconds": spread,
+                "ratio": round(medians["ours"] / medians["bare"], 3),
+                "goal": "<= 1.25",
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Learning-rate schedules, resolved before the start to mlx-lm's own form where it has one.
+
+mlx-lm counts a schedule in optimizer updates, of which there is one every ``grad_accumulation_steps`` iterations. The names
+and phases here are given in iterations and turned into updates. Formulas (n: update, from 0; w: warm-up updates; N: updates
+after the warm-up; r: learning_rate), as in mlx.optimizers.schedulers; mlx-lm joins the two after update w:
+
+    warm-up      r * n / w                                  for n <= w
+    constant     r
+    linear       r * (1 - m / N)                            m = n - w - 1 (n without warm-up), 0 at most after N
+    cosine       r * (1 + cos(pi * m / N)) / 2
+    exponential  r * 0.01 ** (m / N)                        ends at a hundredth of r
+    step         r * 0.1 ** (m // (N / 3))                  three steps, each a tenth of the one before
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcp_server.errors import ArgumentError
+
+NAMES = ("constant", "linear", "cosine", "exponential", "step")
+Phases = list[tuple[int, float]]
+
+
+def parse_phases(text: str) -> Phases | None:
+    """``"400:2e-5,400:1e-5"`` as [(iterations, rate), ...]; None when ``text`` is not of that form at all.
+
+    Raises ArgumentError when it is but a number is out of range.
+    """
+    if ":" not in text:
+        return None
+    phases: Phases = []
+    for part in text.split(","):
+        iterations, _, rate = part.partition(":")
+        try:
+            phase = (int(iterations), float(rate))
+        except ValueError as error:
+            raise ArgumentError(
+                f"lr_schedule={text!r}: {part.strip()!r} is not iterations:rate; write for example '400:2e-5,400:1e-5'"
+            ) from error
+        if phase[0] < 1 or not 0 < phase[1] < float("inf"):
+            raise ArgumentError(f"lr_schedule={text!r}: {part.strip()!r} needs at least 1 iteration and a rate above 0")
+        phases.append(phase)
+    return phases
+
+
+def check_name(text: str) -> str:
+    """``text`` if it names a schedule. Raises ArgumentError."""
+    if text not in NAMES:
+        raise ArgumentError(
+            f"lr_schedule={text!r} is not known; give {', '.join(NAMES)}, phases such as '400:2e-5,400:1e-5', "
+            "or mlx-lm's {name, arguments, warmup}"
+        )
+    return text
+
+
+def named(name: str, *, rate: float, iters: int, warmup: float, accumulation: int) -> dict[str, Any] | None:
+    """The named schedule in mlx-lm's form; None for a constant rate without warm-up. ``warmup``: iterations, or a share < 1."""
+    check_name(name)
+    updates = max(1, iters // accumulation)
+    if warmup >= iters:
+        raise ArgumentError(
+            f"warmup={warmup:g} is not shorter than the run of {iters} iterations; give a share such as 0.1"
+        )
+    warm = round(updates * warmup) if warmup < 1 else max(1, round(warmup / accumulation))
+    after = max(1, updates - warm)
+    if name == "constant":
+        if not warm:
+            return None
+        form: dict[str, Any] = {"name": "linear_schedule", "arguments": [rate, rate, 1]}
+    elif name == "linear":
+        form = {"name": "linear_schedule", "arguments": [rate, 0.0, after]}
+    elif name == "cosine":
+        form = {"name": "cosine_decay", "arguments": [rate, after]}
+    elif name == "exponential":
+        form = {"name": "exponential_decay", "arguments": [rate, 0.01 ** (1 / after)]}
+    else:
+        form = {"name": "step_decay", "arguments": [rate, 0.1, max(1, round(after / 3))]}
+    return form | ({"warmup": warm} if warm else {})
+
+
+def check_form(form: dict[str, Any]) -> None:
+    """Check mlx-lm's own form, whose mistakes it answers with a traceback. Raises ArgumentError."""
+    known = {
+        "cosine_decay": (2, 3),
+        "exponential_decay": (2, 2),
+        "linear_schedule": (3, 3),
+        "step_decay": (3, 3),
+    }
+    name, arguments = form.get("name"), form.get("arguments")
+    if name not in known:
+        raise ArgumentError(f"lr_schedule.name={name!r}: mlx-lm knows {', '.join(known)}")
+    least, most = known[name]
+    if not isinstance(arguments, list) or not least <= len(arguments) <= most:
+        raise ArgumentError(
+            f"lr_schedule.arguments={arguments!r}: {name} takes {least} to {most} numbers, the rate first"
+        )
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in arguments):
+        raise ArgumentError(
+            f"lr_schedule.arguments={arguments!r} must be numbers (in YAML write 1.0e-5, not 1e-5 as text)"
+        )
+    unknown = form.keys() - {"name", "arguments", "warmup", "warmup_init"}
+    if unknown:
+        raise ArgumentError(
+            f"lr_schedule has unknown keys {', '.join(sorted(unknown))}; known: name, arguments, warmup, warmup_init"
+        )
