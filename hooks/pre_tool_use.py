@@ -19,7 +19,9 @@ try:
 except BaseException as error:
     # Any crash would let the call pass, so it becomes a refusal when the call names something protected.
     if any(name in raw.lower() for name in (b"adapter", b"safetensors", b"mlx", b"checkpoint", b".jsonl", b"models")):
-        posix.write(2, b"The mlx-training gate failed (" + type(error).__name__.encode() + b"), so this call is refused.")
+        posix.write(
+            2, b"The mlx-training gate failed (" + type(error).__name__.encode() + b"), so this call is refused."
+        )
         code = 2
 # Tidying up the interpreter would cost an eighth of the call, and there is nothing to tidy.
 posix._exit(code)

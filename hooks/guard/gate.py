@@ -63,8 +63,8 @@ def judge(payload: dict) -> tuple[Verdict, World]:
 
 def read_command(world: World, command: str) -> None:
     from .effects.scene import Scene, State
-    from .shell.globs import Looked
     from .effects.walker import Walker
+    from .shell.globs import Looked
 
     world.text = clean(command)
     if len(command) > MAX_COMMAND:
@@ -93,7 +93,11 @@ def read_file_tool(world: World, tool: str, inputs: dict) -> None:
             if isinstance(edit, dict) and isinstance(edit.get("new_string"), str):
                 old, new = str(edit.get("old_string") or ""), edit["new_string"]
                 world.pieces.append(new)
-                text = (text.replace(old, new, -1 if edit.get("replace_all") else 1) if old else new) if old or not text else text
+                text = (
+                    (text.replace(old, new, -1 if edit.get("replace_all") else 1) if old else new)
+                    if old or not text
+                    else text
+                )
         world.new = text
     world.text = " ".join(world.pieces)
 

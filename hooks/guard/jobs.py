@@ -49,7 +49,8 @@ def ours(holder: dict, listed: list) -> Training:
     # What such a job is called on any machine, should the list not show it (another user, a sandbox).
     training.names |= {"python", "python3", "Python"}
     training.lines.append(
-        "python3 -m mcp_server.workers.train mlx-training mlx_lm.lora mlx_lm lora --train " + str(holder.get("job_id", ""))
+        "python3 -m mcp_server.workers.train mlx-training mlx_lm.lora mlx_lm lora --train "
+        + str(holder.get("job_id", ""))
     )
     return training
 
@@ -59,7 +60,12 @@ def is_training(argv: list[str]) -> bool:
     for number, word in enumerate(argv[:8]):
         name = paths.base(word)
         rest = argv[number + 1 :]
-        if number and argv[number - 1] != "-m" and "/" not in word and not paths.base(argv[number - 1]).startswith(("python", "Python", "uv", "run", "env")):
+        if (
+            number
+            and argv[number - 1] != "-m"
+            and "/" not in word
+            and not paths.base(argv[number - 1]).startswith(("python", "Python", "uv", "run", "env"))
+        ):
             continue
         if name in ("mlx_lm.lora", "mlx_lm.dora", "mlx_lm_lora.train", "mlx_vlm.lora") or (
             name in ("mlx_lm", "mlx_vlm", "mlx_lm.__main__") and rest[:1] in (["lora"], ["dora"])

@@ -24,7 +24,18 @@ RENAMED = {
     "gradient_checkpointing": "grad_checkpoint", "gradient_accumulation_steps": "grad_accumulation_steps", "steps": "iters", "warmup_steps": "lr_schedule.warmup",
     "base_model": "model", "output_dir": "adapter_path",
 }  # fmt: skip
-TELLING = frozenset(("lora_parameters", "adapter_path", "fine_tune_type", "mask_prompt", "num_layers", "iters", "steps_per_eval", "lora_layers"))
+TELLING = frozenset(
+    (
+        "lora_parameters",
+        "adapter_path",
+        "fine_tune_type",
+        "mask_prompt",
+        "num_layers",
+        "iters",
+        "steps_per_eval",
+        "lora_layers",
+    )
+)
 NAMES = {bool: "true or false", int: "a whole number", str: "text", dict: "a map", list: "a list", NUMBER: "a number"}
 
 
@@ -45,7 +56,9 @@ def check_yaml(text: str) -> list[str]:
     if lora is not None and isinstance(lora.value, dict):
         problems += checked(lora.value, LORA_KEYS, "lora_parameters.")
         if "scale" not in lora.value:
-            problems.append(f"line {lora.line}: lora_parameters has no scale; mlx-lm stops with a KeyError (scale is alpha / rank, default 20.0)")
+            problems.append(
+                f"line {lora.line}: lora_parameters has no scale; mlx-lm stops with a KeyError (scale is alpha / rank, default 20.0)"
+            )
     schedule = found.get("lr_schedule")
     if schedule is not None and isinstance(schedule.value, dict):
         problems += checked(schedule.value, SCHEDULE_KEYS, "lr_schedule.") + check_schedule(schedule)
@@ -61,12 +74,16 @@ def check_schedule(schedule: Node) -> list[str]:
     arguments = schedule.value.get("arguments")
     problems = []
     if name is None or arguments is None:
-        problems.append(f"line {schedule.line}: lr_schedule needs name and arguments, such as cosine_decay and [1e-5, 1000]")
+        problems.append(
+            f"line {schedule.line}: lr_schedule needs name and arguments, such as cosine_decay and [1e-5, 1000]"
+        )
     elif name.value not in SCHEDULES:
         problems.append(f"line {name.line}: lr_schedule.name is {name.value!r}; mlx-lm knows {', '.join(SCHEDULES)}")
     for item in arguments.value if arguments is not None and isinstance(arguments.value, list) else ():
         if isinstance(item.value, str):
-            problems.append(f"line {item.line}: {item.value!r} in lr_schedule.arguments is text, not a number; write it without quotes")
+            problems.append(
+                f"line {item.line}: {item.value!r} in lr_schedule.arguments is text, not a number; write it without quotes"
+            )
     return problems
 
 
@@ -75,7 +92,9 @@ def checked(found: dict[str, Node], keys: dict, prefix: str) -> list[str]:
     problems = []
     for key, node in found.items():
         if key not in keys:
-            problems.append(f"line {node.line}: mlx-lm has no key {prefix}{key} and ignores it without a word{suggestion(key, keys, prefix)}")
+            problems.append(
+                f"line {node.line}: mlx-lm has no key {prefix}{key} and ignores it without a word{suggestion(key, keys, prefix)}"
+            )
             continue
         wanted = keys[key]
         if wanted is None or node.value is None or node.kind == "other" or fits(node.value, wanted):

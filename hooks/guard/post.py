@@ -20,10 +20,14 @@ def review(payload: dict) -> str:
     if problems:
         shown = "\n".join("- " + problem for problem in problems[:MAX_SHOWN])
         more = f"\n({len(problems) - MAX_SHOWN} more)" if len(problems) > MAX_SHOWN else ""
-        return wire.dumps({"decision": "block", "reason": f"{path} was written, but mlx-lm can't use it as it is:\n{shown}{more}"})
+        return wire.dumps(
+            {"decision": "block", "reason": f"{path} was written, but mlx-lm can't use it as it is:\n{shown}{more}"}
+        )
     if remarks:
         shown = "; ".join(remarks[:MAX_SHOWN])
-        return wire.dumps({"hookSpecificOutput": {"hookEventName": "PostToolUse", "additionalContext": f"{path}: {shown}"}})
+        return wire.dumps(
+            {"hookSpecificOutput": {"hookEventName": "PostToolUse", "additionalContext": f"{path}: {shown}"}}
+        )
     return ""
 
 

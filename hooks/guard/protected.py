@@ -46,7 +46,9 @@ class Protected:
         self.cwd = cwd
         self.extra = [paths.real(path) for path in extra]
         self.jobs = paths.real(paths.normal(shared.home(), cwd))
-        cache = paths.env("HF_HUB_CACHE") or paths.join(paths.env("HF_HOME") or paths.join(paths.home(), ".cache/huggingface"), "hub")
+        cache = paths.env("HF_HUB_CACHE") or paths.join(
+            paths.env("HF_HOME") or paths.join(paths.home(), ".cache/huggingface"), "hub"
+        )
         self.cache = paths.real(cache)
 
     def file(self, path: str) -> Thing | None:
@@ -71,7 +73,9 @@ class Protected:
             return Thing("adapter", path)
         if name.endswith(MAYBE_WEIGHTS) and self.weights_folder(folder, name):
             return Thing("model", path)
-        if name in MODEL_FILES and any(each.endswith((".safetensors", ".gguf", ".npz")) for each in paths.listing(folder)):
+        if name in MODEL_FILES and any(
+            each.endswith((".safetensors", ".gguf", ".npz")) for each in paths.listing(folder)
+        ):
             return Thing("adapter" if paths.exists(paths.join(folder, "adapter_config.json")) else "model", path)
         return None
 
@@ -79,7 +83,9 @@ class Protected:
         """Whether an ambiguous file (`.bin`, `.npz`) lies where weights lie."""
         if name.startswith(("pytorch_model", "adapter", "weights", "model", "consolidated")):
             return True
-        return paths.exists(paths.join(folder, "config.json")) or paths.exists(paths.join(folder, "adapter_config.json"))
+        return paths.exists(paths.join(folder, "config.json")) or paths.exists(
+            paths.join(folder, "adapter_config.json")
+        )
 
     def below(self, folder: str, limit: int = MAX_FOUND) -> list[Thing]:
         """The protected things that go when a folder goes: breadth first, to a bound."""
@@ -101,7 +107,8 @@ class Protected:
                 names = paths.listing(here)
                 lowered = {name.lower() for name in names}
                 marked = not lowered.isdisjoint(DATA_FILES) or any(
-                    name.endswith(WEIGHTS) or name.endswith(MAYBE_WEIGHTS) or name == "adapter_config.json" for name in lowered
+                    name.endswith(WEIGHTS) or name.endswith(MAYBE_WEIGHTS) or name == "adapter_config.json"
+                    for name in lowered
                 )
                 for name in names:
                     seen += 1
@@ -122,4 +129,7 @@ class Protected:
 
     def holds_weights(self, folder: str) -> bool:
         """Whether a folder is itself an adapter or a model."""
-        return any(name.lower().endswith((".safetensors", ".gguf")) or name == "adapter_config.json" for name in paths.listing(folder))
+        return any(
+            name.lower().endswith((".safetensors", ".gguf")) or name == "adapter_config.json"
+            for name in paths.listing(folder)
+        )

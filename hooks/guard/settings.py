@@ -1,8 +1,8 @@
 """What people may widen: `.claude/mlx-training.yaml` in the project and in the home folder.
 
-    protect: [weights/, corpora/gold.jsonl]   more paths that must not be deleted or overwritten
-    platforms: [linux-cpu]                    more platforms where MLX work may run
-    off: [hub]                                rules that don't apply here, by name
+protect: [weights/, corpora/gold.jsonl]   more paths that must not be deleted or overwritten
+platforms: [linux-cpu]                    more platforms where MLX work may run
+off: [hub]                                rules that don't apply here, by name
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def load(project: str) -> Settings:
         lists = yaml_lists(text)
         base = project if path.startswith(project + "/") else paths.home()
         settings.protect += [
-            paths.home() + each[1:] if each[:1] == "~" else paths.normal(each, base) for each in lists.get("protect", [])
+            paths.home() + each[1:] if each[:1] == "~" else paths.normal(each, base)
+            for each in lists.get("protect", [])
         ]
         settings.platforms += lists.get("platforms", [])
         settings.off.update(lists.get("off", []))

@@ -52,7 +52,9 @@ def platform_reasons(allowed: list[str]) -> list[str]:
     Asking the system costs several processes on a Mac, so the answer is kept; SessionStart asks anew.
     """
     seam = paths.env("MLX_TRAINING_FACTS")
-    key = "\t".join((paths.env("MLX_TRAINING_PLATFORMS"), ",".join(allowed), seam, str(paths.changed(seam)) if seam else ""))
+    key = "\t".join(
+        (paths.env("MLX_TRAINING_PLATFORMS"), ",".join(allowed), seam, str(paths.changed(seam)) if seam else "")
+    )
     file = paths.join(data_folder(), "platform")
     lines = (paths.read_text(file) or "").split("\n")
     if lines[0] == key and len(lines) > 1:

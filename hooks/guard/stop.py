@@ -12,9 +12,29 @@ SPECIALIST = "mlx-training:mlx-training-specialist"
 START = "__start_lora_training"
 FAILED = ("failed", "lost")
 RUNNING = ("queued", "working")
-FAILURE_WORDS = ("fail", "error", "crash", "lost", "did not finish", "didn't finish", "not complete", "killed", "out of memory", "aborted", "stopped")
+FAILURE_WORDS = (
+    "fail",
+    "error",
+    "crash",
+    "lost",
+    "did not finish",
+    "didn't finish",
+    "not complete",
+    "killed",
+    "out of memory",
+    "aborted",
+    "stopped",
+)
 FOLLOW_WORDS = ("read_training_log", "mlx-training log", "mlx-training jobs", "--follow")
-NO_COMPARISON_WORDS = ("not compared", "no benchmark", "without a benchmark", "not benchmarked", "no comparison", "could not compare", "couldn't compare")
+NO_COMPARISON_WORDS = (
+    "not compared",
+    "no benchmark",
+    "without a benchmark",
+    "not benchmarked",
+    "no comparison",
+    "could not compare",
+    "couldn't compare",
+)
 MAX_TRANSCRIPT = 60_000_000
 
 
@@ -98,11 +118,26 @@ def unsaid(job_id: str, report: str) -> list[tuple[str, str]]:
     lowered = report.lower()
     if status in FAILED and not any(word in lowered for word in FAILURE_WORDS):
         why = state.get("why") or "no reason was recorded"
-        return [("failed", f"job {job_id} {status} ({why}), and your report doesn't say so. Say what failed and why, or mend it and start again.")]
+        return [
+            (
+                "failed",
+                f"job {job_id} {status} ({why}), and your report doesn't say so. Say what failed and why, or mend it and start again.",
+            )
+        ]
     if status in RUNNING and job_id not in report and not any(word in lowered for word in FOLLOW_WORDS):
-        return [("running", f"job {job_id} is still {status}. Say so with its id and how to follow it (read_training_log, or `mlx-training log {job_id} --follow`), or wait for its end.")]
+        return [
+            (
+                "running",
+                f"job {job_id} is still {status}. Say so with its id and how to follow it (read_training_log, or `mlx-training log {job_id} --follow`), or wait for its end.",
+            )
+        ]
     if status == "completed" and not compared(job_id) and not any(word in lowered for word in NO_COMPARISON_WORDS):
-        return [("compared", f"job {job_id} finished, but its adapter was never compared with the base model. Run run_benchmark on it and report the result, or say why there is no comparison.")]
+        return [
+            (
+                "compared",
+                f"job {job_id} finished, but its adapter was never compared with the base model. Run run_benchmark on it and report the result, or say why there is no comparison.",
+            )
+        ]
     return []
 
 

@@ -55,7 +55,7 @@ def without_comment(line: str) -> str:
 def block(lines: list, start: int, indent: int):
     """The map or list whose lines are indented by `indent`; gives it and the index after it."""
     k = start
-    if k < len(lines) and lines[k][2].startswith(("- ", "-\n")) or (k < len(lines) and lines[k][2] == "-"):
+    if (k < len(lines) and lines[k][2].startswith(("- ", "-\n"))) or (k < len(lines) and lines[k][2] == "-"):
         items = []
         while k < len(lines) and lines[k][1] == indent and lines[k][2][:1] == "-":
             number, _, text = lines[k]
@@ -106,7 +106,9 @@ def scalar(text: str, line: int) -> Node:
         if text[-1] != "}":
             raise YamlError(f"line {line}: the map is not closed")
         pairs = [item.partition(":") for item in pieces(text[1:-1])]
-        return Node({key.strip().strip("'\""): scalar(value.strip() or "null", line) for key, _, value in pairs}, line, "map")
+        return Node(
+            {key.strip().strip("'\""): scalar(value.strip() or "null", line) for key, _, value in pairs}, line, "map"
+        )
     if text[0] in "'\"":
         if len(text) < 2 or text[-1] != text[0]:
             raise YamlError(f"line {line}: the quoted text is not closed")

@@ -24,7 +24,15 @@ def run(package: str) -> list[dict]:
 
         def judge(subject: str, label: str, payload: dict, shown: str) -> None:
             done = ask_hook(payload, environment)
-            rows.append({"subject": subject, "label": label, "decision": decision(done), "text": shown, "answer": done.stdout.decode()})
+            rows.append(
+                {
+                    "subject": subject,
+                    "label": label,
+                    "decision": decision(done),
+                    "text": shown,
+                    "answer": done.stdout.decode(),
+                }
+            )
 
         everything = list(corpus.cases())
         for subject, label, command, options in everything:

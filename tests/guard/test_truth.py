@@ -49,10 +49,17 @@ def walls() -> bool:
     if not shutil.which("unshare"):
         return False
     test = "mount -t tmpfs none /mnt && mknod /mnt/null c 1 3"
-    return subprocess.run(["unshare", "-m", "--propagation", "private", "sh", "-c", test], capture_output=True, check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["unshare", "-m", "--propagation", "private", "sh", "-c", test], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
 
 
-pytestmark = pytest.mark.skipif(not walls(), reason="needs a mount namespace (root on Linux) to run destructive commands in")
+pytestmark = pytest.mark.skipif(
+    not walls(), reason="needs a mount namespace (root on Linux) to run destructive commands in"
+)
 
 
 def treasure(tree: Tree) -> tuple[set[str], set[str], bool]:
@@ -89,7 +96,7 @@ def kinds_of_change(script: str) -> str:
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: f"{CASES[n][0]}-{CASES[n][1]}-{n}")
 def test_the_label_says_what_the_command_really_does(number: int, original: Tree, tmp_path: Path) -> None:
-    subject, label, command, _ = CASES[number]
+    _subject, label, command, _ = CASES[number]
     tree = Tree(tmp_path / f"w{number}")
     shutil.copytree(original.base, tree.base, symlinks=True)
     contents, rows, _ = treasure(tree)
@@ -106,4 +113,6 @@ def test_the_label_says_what_the_command_really_does(number: int, original: Tree
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     lost = bool(contents - hashes) or bool(rows - lines) or (bad and "edit" not in kinds_of_change(script))
     shown = f"{script!r}\nrc {done.returncode} {done.stderr.decode(errors='replace')[:300]}"
-    assert lost == (label != "allow"), f"labelled {label}, but {'destroyed something' if lost else 'destroyed nothing'}: {shown}"
+    assert lost == (label != "allow"), (
+        f"labelled {label}, but {'destroyed something' if lost else 'destroyed nothing'}: {shown}"
+    )

@@ -49,13 +49,17 @@ class Tree:
         write("README.md", "Readme a\n")
         write("notes.txt", "notes\n")
         write("files.txt", "adapters\n")
-        write(".gitignore", ".env\nadapters/\n/models/Qwen2.5-3B-4bit/\nfused_model/\nruns/\n__pycache__/\n*.pyc\n*.tgz\n")
+        write(
+            ".gitignore", ".env\nadapters/\n/models/Qwen2.5-3B-4bit/\nfused_model/\nruns/\n__pycache__/\n*.pyc\n*.tgz\n"
+        )
         write("cleanup.sh", "#!/bin/bash\nset -e\nrm -rf adapters\n", 0o755)
         write("harmless.sh", "#!/bin/bash\n# rm -rf adapters\necho 'rm -rf adapters'\n", 0o755)
         write("push.sh", "#!/bin/sh\nhf upload me/x adapters/my-lora\n", 0o755)
         write("wipe.py", "import shutil\n\nshutil.rmtree('adapters')\n")
         write("harmless.py", "text = \"shutil.rmtree('adapters')\"\nprint(text)\n")
-        write("train_mlx.py", "import mlx.core as mx\nfrom mlx_lm.tuner.trainer import train\n\ntrain(None, None, None)\n")
+        write(
+            "train_mlx.py", "import mlx.core as mx\nfrom mlx_lm.tuner.trainer import train\n\ntrain(None, None, None)\n"
+        )
         write("tools/__init__.py", "")
         write("tools/wipe.py", "import os\n\nos.remove('data/train.jsonl')\n")
         write("lora.yaml", "model: m\ntrain: true\ndata: data\nadapter_path: adapters/from-yaml\niters: 100\n")
@@ -64,7 +68,10 @@ class Tree:
         write("package.json", json.dumps({"name": "x", "scripts": {"build": "echo build", "wipe": "rm -rf adapters"}}))
         write("Dockerfile", "FROM node:20\nRUN npm ci\n")
         write("Dockerfile.mlx", "FROM python:3.12\nRUN pip install mlx-lm\nCMD mlx_lm.lora --train\n")
-        write("docker-compose.yml", "services:\n  db:\n    image: postgres\n  trainer:\n    image: x\n    command: python -m mlx_lm lora --train\n")
+        write(
+            "docker-compose.yml",
+            "services:\n  db:\n    image: postgres\n  trainer:\n    image: x\n    command: python -m mlx_lm lora --train\n",
+        )
         write("docker-compose.web.yml", "services:\n  web:\n    image: nginx\n")
         write("n.ipynb", "{}")
         write(".claude/settings.json", "{}")
@@ -90,7 +97,9 @@ class Tree:
     def git_init(self) -> None:
         def git(*words: str) -> None:
             identity = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "init.defaultBranch=main"]
-            subprocess.run(["git", *identity, *words], cwd=self.root, check=True, capture_output=True, env=self.environment())
+            subprocess.run(
+                ["git", *identity, *words], cwd=self.root, check=True, capture_output=True, env=self.environment()
+            )
 
         git("init")
         git("add", "-A")
@@ -158,7 +167,9 @@ class Tree:
 @contextlib.contextmanager
 def sleeper():
     """A process of its own session that waits to be ended."""
-    process = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(900)"], start_new_session=True)
+    process = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", "import time; time.sleep(900)"], start_new_session=True
+    )
     try:
         yield process
     finally:
@@ -166,7 +177,9 @@ def sleeper():
         process.wait()
 
 
-def ask_hook(payload: dict, environment: dict[str, str], script: str = "pre_tool_use.py", cwd: str = "/") -> subprocess.CompletedProcess:
+def ask_hook(
+    payload: dict, environment: dict[str, str], script: str = "pre_tool_use.py", cwd: str = "/"
+) -> subprocess.CompletedProcess:
     """Run a hook as Claude Code does: its own process, JSON on standard input."""
     return subprocess.run(
         [sys.executable, "-I", "-S", str(PLUGIN / "hooks" / script)],
@@ -189,6 +202,10 @@ def decision(done: subprocess.CompletedProcess) -> str:
 
 
 def bash(command: str, tree: Tree) -> dict:
-    return {"session_id": "s", "hook_event_name": "PreToolUse", "tool_name": "Bash", "cwd": str(tree.root), "tool_input": {"command": command, "description": "x"}}
-
-
+    return {
+        "session_id": "s",
+        "hook_event_name": "PreToolUse",
+        "tool_name": "Bash",
+        "cwd": str(tree.root),
+        "tool_input": {"command": command, "description": "x"},
+    }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..shell.marks import UNKNOWN
+from guard.shell.marks import UNKNOWN
+
 from .commands import DECLARERS, Call, options, test_status
 
 TRUE = ("", True)
@@ -158,7 +159,7 @@ def echo(argv: list[str]) -> str:
 
 def unescape(text: str) -> str:
     """Backslash escapes as `echo -e` and printf read them."""
-    from ..shell.words import WordReader
+    from guard.shell.words import WordReader
 
     reader = WordReader(text.replace("'", "\\'") + "'")
     return reader.ansi()

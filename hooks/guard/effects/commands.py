@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell.marks import UNKNOWN
-from ..shell.nodes import Limit
+from guard import paths
+from guard.shell.marks import UNKNOWN
+from guard.shell.nodes import Limit
+
 from .scene import Kill, Run, State, Touch
 
 MAX_WRAPPERS = 40
@@ -46,7 +47,7 @@ def family_of(name: str) -> str:
     family = _FAMILY_OF.get(name)
     if family is None and name[:6] == "python" and name[6:].replace(".", "").isdigit():
         return "pythons"
-    if family is None and name[:7] in ("mlx_lm.", "mlx_vlm") or name[:4] in ("mlx_", "mlx-"):
+    if (family is None and name[:7] in ("mlx_lm.", "mlx_vlm")) or name[:4] in ("mlx_", "mlx-"):
         return "mlx"
     if family is None and not name.islower() and name.lower() in _FAMILY_OF:  # /BIN/RM on a Mac's disk
         return _FAMILY_OF[name.lower()]
@@ -58,7 +59,9 @@ class Call:
 
     __slots__ = ("argv", "env", "guard", "scene", "state", "stdin", "walker", "want")
 
-    def __init__(self, walker, argv: list[str], state: State, stdin: str | None, want: bool, env: dict | None = None) -> None:
+    def __init__(
+        self, walker, argv: list[str], state: State, stdin: str | None, want: bool, env: dict | None = None
+    ) -> None:
         self.walker = walker
         self.scene = walker.scene
         self.argv = argv
@@ -188,7 +191,9 @@ def quote(word: str) -> str:
     return "'" + word.replace("'", "'\\''") + "'"
 
 
-def options(argv: list[str], short_values: str = "", long_values: tuple = ()) -> tuple[set[str], dict[str, str], list[str]]:
+def options(
+    argv: list[str], short_values: str = "", long_values: tuple = ()
+) -> tuple[set[str], dict[str, str], list[str]]:
     """Split arguments as getopt does: flags (short letters and --long names), option values, operands."""
     flags: set[str] = set()
     values: dict[str, str] = {}

@@ -2,17 +2,86 @@
 
 from __future__ import annotations
 
-from .. import paths
+from guard import paths
+
 from .commands import Call
 
 # option words (with their own value) that stand before the image or the command
-VALUED = set(
-    "-v --volume --mount -e --env --env-file -w --workdir -u --user --name -p --publish --network --net --platform --gpus -m --memory "
-    "--cpus --entrypoint -h --hostname --ipc --shm-size --device --label -l --pull --runtime --add-host -f --file --profile "
-    "--project-name --project-directory -c --container -n --namespace --context --log-driver --restart --security-opt --cap-add "
-    "--tmpfs --ulimit --workspace-folder --config --remote-env --machine -H --host --kubeconfig --image --replicas --overrides --arch --os "
-    "-B --bind --pwd --home --shell --target --cgroup-parent --dns --cidfile --kernel --ssh --prefer-index --scale -T".split()
-)
+VALUED = {
+    "-v",
+    "--volume",
+    "--mount",
+    "-e",
+    "--env",
+    "--env-file",
+    "-w",
+    "--workdir",
+    "-u",
+    "--user",
+    "--name",
+    "-p",
+    "--publish",
+    "--network",
+    "--net",
+    "--platform",
+    "--gpus",
+    "-m",
+    "--memory",
+    "--cpus",
+    "--entrypoint",
+    "-h",
+    "--hostname",
+    "--ipc",
+    "--shm-size",
+    "--device",
+    "--label",
+    "-l",
+    "--pull",
+    "--runtime",
+    "--add-host",
+    "-f",
+    "--file",
+    "--profile",
+    "--project-name",
+    "--project-directory",
+    "-c",
+    "--container",
+    "-n",
+    "--namespace",
+    "--context",
+    "--log-driver",
+    "--restart",
+    "--security-opt",
+    "--cap-add",
+    "--tmpfs",
+    "--ulimit",
+    "--workspace-folder",
+    "--config",
+    "--remote-env",
+    "--machine",
+    "-H",
+    "--host",
+    "--kubeconfig",
+    "--image",
+    "--replicas",
+    "--overrides",
+    "--arch",
+    "--os",
+    "-B",
+    "--bind",
+    "--pwd",
+    "--home",
+    "--shell",
+    "--target",
+    "--cgroup-parent",
+    "--dns",
+    "--cidfile",
+    "--kernel",
+    "--ssh",
+    "--prefer-index",
+    "--scale",
+    "-T",
+}
 RUN = {
     "docker": "run exec create", "podman": "run exec create", "nerdctl": "run exec create", "finch": "run exec create",
     "container": "run exec create", "docker-compose": "run exec up", "podman-compose": "run exec up", "devcontainer": "exec up run-user-commands",
@@ -27,7 +96,7 @@ GROUPS = ("compose", "container", "machine", "sandbox", "buildx", "image", "task
 
 def handle(call: Call) -> tuple | None:
     name = call.name
-    words = [word for word in call.argv[1:]]
+    words = list(call.argv[1:])
     words = skip(words)
     verbs = RUN.get(name, "run exec").split()
     compose = name.endswith("-compose")
@@ -46,9 +115,30 @@ def handle(call: Call) -> tuple | None:
         return handle(call)
     if verbs:
         if words[0] not in verbs:
-            if name == "orb" and words[0] not in ("list", "start", "stop", "status", "logs", "config", "info", "version", "create", "delete", "push", "pull", "help"):
+            if name == "orb" and words[0] not in (
+                "list",
+                "start",
+                "stop",
+                "status",
+                "logs",
+                "config",
+                "info",
+                "version",
+                "create",
+                "delete",
+                "push",
+                "pull",
+                "help",
+            ):
                 verb = "run"
-            elif words[0] in ("build", "buildx", "bake") and name in ("docker", "podman", "nerdctl", "container", "buildah", "finch"):
+            elif words[0] in ("build", "buildx", "bake") and name in (
+                "docker",
+                "podman",
+                "nerdctl",
+                "container",
+                "buildah",
+                "finch",
+            ):
                 return build(call, tool, words[1:])
             else:
                 return None
@@ -86,7 +176,11 @@ def inner_run(call: Call, tool: str, verb: str, words: list[str], compose: bool)
             mounts.append(value)
         elif key == "--mount":
             parts = dict(piece.partition("=")[::2] for piece in value.split(","))
-            mounts.append((parts.get("source") or parts.get("src") or "") + ":" + (parts.get("target") or parts.get("dst") or parts.get("destination") or ""))
+            mounts.append(
+                (parts.get("source") or parts.get("src") or "")
+                + ":"
+                + (parts.get("target") or parts.get("dst") or parts.get("destination") or "")
+            )
         elif key in ("-w", "--workdir"):
             state.cwd = value
         elif key == "--entrypoint":
@@ -101,7 +195,23 @@ def inner_run(call: Call, tool: str, verb: str, words: list[str], compose: bool)
         rest = call.argv[at + 1 : at + 2]
         call.shell(rest[0] if rest else "", state)
         return
-    named = tool not in ("chroot", "lima", "wsl", "colima", "minikube", "act", "systemd-nspawn", "nsenter", "orb", "devcontainer", "machinectl") or tool == "chroot"
+    named = (
+        tool
+        not in (
+            "chroot",
+            "lima",
+            "wsl",
+            "colima",
+            "minikube",
+            "act",
+            "systemd-nspawn",
+            "nsenter",
+            "orb",
+            "devcontainer",
+            "machinectl",
+        )
+        or tool == "chroot"
+    )
     if rest and named and rest[0] != "--":
         image = rest[0]
         rest = rest[1:]
@@ -126,12 +236,26 @@ def inner_run(call: Call, tool: str, verb: str, words: list[str], compose: bool)
         state.cwd = call.state.cwd if state.cwd == call.state.cwd else guess
     before = len(call.scene.touches)
     call.run(inner, state)
-    if not mounts and tool not in ("chroot", "orb", "lima", "limactl", "colima", "toolbox", "distrobox", "nsenter", "wsl"):
+    if not mounts and tool not in (
+        "chroot",
+        "orb",
+        "lima",
+        "limactl",
+        "colima",
+        "toolbox",
+        "distrobox",
+        "nsenter",
+        "wsl",
+    ):
         del call.scene.touches[before:]  # its own disk
     words_inside = " ".join(inner)
     if "mlx" in words_inside.lower() and not any(work.place for work in call.scene.works):
         program = paths.base(inner[0])
-        if program.startswith("mlx") or program in ("pip", "pip3", "uv") or any(word.startswith("mlx") for word in inner[1:3]):
+        if (
+            program.startswith("mlx")
+            or program in ("pip", "pip3", "uv")
+            or any(word.startswith("mlx") for word in inner[1:3])
+        ):
             call.scene.inside.append((tool, words_inside))
 
 
@@ -166,7 +290,14 @@ def mentions_mlx(text: str) -> bool:
     """Whether a Dockerfile or compose file runs MLX: a line that is no comment names mlx_lm, or imports mlx."""
     for line in text.split("\n"):
         line = line.split("#", 1)[0].lower()
-        if "mlx_lm" in line or "mlx-lm" in line or "import mlx" in line or "mlx.core" in line or "mlx[" in line or "mlx_vlm" in line:
+        if (
+            "mlx_lm" in line
+            or "mlx-lm" in line
+            or "import mlx" in line
+            or "mlx.core" in line
+            or "mlx[" in line
+            or "mlx_vlm" in line
+        ):
             return True
     return False
 

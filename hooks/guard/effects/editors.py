@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .. import paths
+from guard import paths
+
 from .commands import Call, options
 
 DONE = (None, None)
@@ -19,7 +20,7 @@ def handle(call: Call) -> tuple | None:
     if name in ("ed", "ex", "vi", "vim", "nvim", "emacs"):
         return editor(call)
     if name == "patch":
-        flags, values, operands = options(call.argv, "pidoDFrB", ("input", "output", "strip"))
+        flags, _values, operands = options(call.argv, "pidoDFrB", ("input", "output", "strip"))
         if operands and not flags & {"b", "backup", "dry-run"}:
             call.touch("edit", operands[0]).follow = True
         return DONE
@@ -56,7 +57,11 @@ def sed(call: Call) -> tuple:
             if at:
                 in_place = True
                 suffix = word[at + 1 :]
-                if not suffix and k + 1 < len(words) and (words[k + 1] == "" or words[k + 1][:1] in ".~" and len(words[k + 1]) < 9):
+                if (
+                    not suffix
+                    and k + 1 < len(words)
+                    and (words[k + 1] == "" or (words[k + 1][:1] in ".~" and len(words[k + 1]) < 9))
+                ):
                     k += 1
                     suffix = words[k]
                 backup = backup or bool(suffix.strip("neErz"))
@@ -95,14 +100,14 @@ def sed(call: Call) -> tuple:
 
 def awk(call: Call) -> tuple:
     """`print > "file"`, `system("...")`, `-i inplace`."""
-    flags, values, operands = options(call.argv, "Fvfi", ("include", "field-separator", "file"))
+    _flags, values, operands = options(call.argv, "Fvfi", ("include", "field-separator", "file"))
     text = operands[0] if operands and "f" not in values else call.scene.read(values.get("f", ""), call.state) or ""
     if values.get("i") == "inplace" or values.get("include") == "inplace":
         for path in operands[1:]:
             call.touch("edit", path).follow = True
     call.scene.codes.append(("awk", text))
     k = 0
-    while 0 <= (k := text.find('"', k)):
+    while (k := text.find('"', k)) >= 0:
         end = text.find('"', k + 1)
         if end < 0:
             break
@@ -154,7 +159,11 @@ def column(call: Call, text: str, files: list[str]) -> str | None:
 
 
 def output_file(call: Call, name: str) -> tuple:
-    flags, values, operands = options(call.argv, {"sort": "okSTt", "gsort": "okSTt", "shuf": "oni", "jq": "fL", "yq": "", "xxd": "csglo"}.get(name, "o"), ("output", "argjson", "arg"))
+    flags, values, operands = options(
+        call.argv,
+        {"sort": "okSTt", "gsort": "okSTt", "shuf": "oni", "jq": "fL", "yq": "", "xxd": "csglo"}.get(name, "o"),
+        ("output", "argjson", "arg"),
+    )
     target = values.get("o") or values.get("output")
     if name in ("jq", "yq") and ("i" in flags or "in-place" in flags or "inplace" in flags):
         for path in operands[1:]:
@@ -176,7 +185,7 @@ def output_file(call: Call, name: str) -> tuple:
 
 def editor(call: Call) -> tuple:
     """Scripted editors: `ex -sc '...|x' file`, `vim -es +cmd file`, `ed file <<<`."""
-    flags, values, operands = options(call.argv, "p" if call.name == "ed" else "cSuT")
+    _flags, values, operands = options(call.argv, "p" if call.name == "ed" else "cSuT")
     commands = [word for word in call.argv[1:] if word[:1] == "+"] + list(values.values()) + [call.stdin or ""]
     text = "\n".join(commands)
     for mark in (":!", "!", "silent !"):
@@ -190,7 +199,18 @@ def editor(call: Call) -> tuple:
     return DONE
 
 
-INLINE = {"perl": "eE", "ruby": "e", "node": "ep", "nodejs": "ep", "bun": "e", "php": "r", "lua": "e", "deno": "", "Rscript": "e", "rscript": "e"}
+INLINE = {
+    "perl": "eE",
+    "ruby": "e",
+    "node": "ep",
+    "nodejs": "ep",
+    "bun": "e",
+    "php": "r",
+    "lua": "e",
+    "deno": "",
+    "Rscript": "e",
+    "rscript": "e",
+}
 
 
 def language(call: Call, name: str) -> tuple:
@@ -212,7 +232,13 @@ def language(call: Call, name: str) -> tuple:
             k += 1
         elif word[:1] != "-":
             operands.append(word)
-        if name in ("perl", "ruby") and word[:1] == "-" and "i" in word[1:4] and word[1:2] != "-" and not word.startswith(("-I", "-M")):
+        if (
+            name in ("perl", "ruby")
+            and word[:1] == "-"
+            and "i" in word[1:4]
+            and word[1:2] != "-"
+            and not word.startswith(("-I", "-M"))
+        ):
             in_place = True
             suffix = word[word.index("i") + 1 :]
             backup = backup or suffix[:1] in (".", "~", "b", "_", "o")

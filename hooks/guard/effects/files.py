@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell.marks import UNKNOWN
+from guard import paths
+from guard.shell.marks import UNKNOWN
+
 from .commands import Call, has_long, options
 
 DONE = ("", None)
@@ -12,7 +13,14 @@ MAX_OVERLAY = 1500
 
 def handle(call: Call) -> tuple | None:
     name = call.name.lower()
-    name = {"grm": "rm", "gmv": "mv", "gcp": "cp", "ginstall": "install", "gshred": "shred", "gtruncate": "truncate"}.get(name, name)
+    name = {
+        "grm": "rm",
+        "gmv": "mv",
+        "gcp": "cp",
+        "ginstall": "install",
+        "gshred": "shred",
+        "gtruncate": "truncate",
+    }.get(name, name)
     return HANDLERS[name](call)
 
 
@@ -61,7 +69,9 @@ def target_of(call: Call, operands: list[str], values: dict, flags: set) -> tupl
     target = operands[-1]
     plain_target = "T" in flags or "no-target-directory" in flags
     absolute = paths.normal(target, call.state.cwd)
-    into = not plain_target and (paths.is_dir(call.scene.origin(absolute)) or absolute in call.scene.made or len(operands) > 2)
+    into = not plain_target and (
+        paths.is_dir(call.scene.origin(absolute)) or absolute in call.scene.made or len(operands) > 2
+    )
     return operands[:-1], target, into
 
 
@@ -272,8 +282,8 @@ def scp(call: Call) -> tuple:
 
 
 HANDLERS = {
-    **{name: delete for name in ("rm", "unlink", "srm", "trash", "trash-put", "rimraf", "del-cli", "wipe", "rip")},
+    **dict.fromkeys(("rm", "unlink", "srm", "trash", "trash-put", "rimraf", "del-cli", "wipe", "rip"), delete),
     "rmdir": rmdir, "gio": gio, "shred": shred, "mv": move, "cp": copy, "ln": link, "install": install,
     "rename": rename, "truncate": truncate, "fallocate": fallocate, "dd": dd, "tee": tee, "sponge": tee,
-    **{name: mode for name in ("chmod", "chown", "chflags", "xattr")}, "mkdir": mkdir, "touch": touch, "mktemp": mktemp, "ditto": ditto, "scp": scp,
+    **dict.fromkeys(("chmod", "chown", "chflags", "xattr"), mode), "mkdir": mkdir, "touch": touch, "mktemp": mktemp, "ditto": ditto, "scp": scp,
 }  # fmt: skip

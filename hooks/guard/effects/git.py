@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell.marks import UNKNOWN, live
+from guard import paths
+from guard.shell.marks import UNKNOWN, live
+
 from .commands import Call, options
 
 DONE = (None, None)
@@ -78,7 +79,7 @@ def unquoted(name: str) -> str:
 
 def answer(cwd: str, words: list[str]) -> str | None:
     """The output of a reading git command, without the user's hooks, pagers or prompts."""
-    from ..processes import output
+    from guard.processes import output
 
     return output(["git", "-c", "core.fsmonitor=", "-c", "core.quotepath=off", *words], cwd)
 
@@ -148,7 +149,7 @@ def remove(call: Call, state, rest: list[str]) -> None:
     for path in operands:
         tracked = answer(state.cwd, ["ls-files", "--", path])
         if tracked is None or tracked.strip():
-            from ..shell.globs import expand
+            from guard.shell.globs import expand
 
             for each in expand(live(path), state.cwd) or [path]:
                 touch = call.scene.touch("delete", each, state, " ".join(call.argv))
@@ -199,7 +200,13 @@ def push(call: Call, state, rest: list[str]) -> None:
     if flags & {"n", "dry-run"}:
         return
     name = operands[0] if operands else default_remote(state.cwd)
-    urls = [name] if ":" in name else [call.scene.remotes[name]] if name in call.scene.remotes else remote_urls(state.cwd, name)
+    urls = (
+        [name]
+        if ":" in name
+        else [call.scene.remotes[name]]
+        if name in call.scene.remotes
+        else remote_urls(state.cwd, name)
+    )
     for url in urls:
         call.scene.pushes.append((url, " ".join(call.argv)))
 

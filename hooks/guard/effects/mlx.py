@@ -2,28 +2,81 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell.marks import UNKNOWN
+from guard import paths
+from guard.shell.marks import UNKNOWN
+
 from .commands import Call, options
 from .scene import State, Work
 
 DONE = (None, None)
 TRAINERS = ("lora", "dora", "train", "grpo", "dpo", "orpo", "sft", "tuner.trainer")
 # package -> what its bare name does without a sub-command
-PACKAGES = ("mlx_lm", "mlx_vlm", "mlx_lm_lora", "mlx_tune", "mlx_whisper", "mlx_embeddings", "mlx_audio", "mlx_omni_server")
-VALUES = (
-    "model data adapter-path iters batch-size learning-rate num-layers save-every config fine-tune-type optimizer seed val-batches "
-    "max-seq-length steps-per-report steps-per-eval grad-accumulation-steps test-batches resume-adapter-file save-path hf-path "
-    "mlx-path q-bits q-group-size upload-repo prompt max-tokens temp report-to project-name dtype gguf-path path wandb revision "
-    "quant-predicate q-mode draft-model system-prompt top-p trust-remote-code-x host port tasks output-dir"
-).split()
+PACKAGES = (
+    "mlx_lm",
+    "mlx_vlm",
+    "mlx_lm_lora",
+    "mlx_tune",
+    "mlx_whisper",
+    "mlx_embeddings",
+    "mlx_audio",
+    "mlx_omni_server",
+)
+VALUES = [
+    "model",
+    "data",
+    "adapter-path",
+    "iters",
+    "batch-size",
+    "learning-rate",
+    "num-layers",
+    "save-every",
+    "config",
+    "fine-tune-type",
+    "optimizer",
+    "seed",
+    "val-batches",
+    "max-seq-length",
+    "steps-per-report",
+    "steps-per-eval",
+    "grad-accumulation-steps",
+    "test-batches",
+    "resume-adapter-file",
+    "save-path",
+    "hf-path",
+    "mlx-path",
+    "q-bits",
+    "q-group-size",
+    "upload-repo",
+    "prompt",
+    "max-tokens",
+    "temp",
+    "report-to",
+    "project-name",
+    "dtype",
+    "gguf-path",
+    "path",
+    "wandb",
+    "revision",
+    "quant-predicate",
+    "q-mode",
+    "draft-model",
+    "system-prompt",
+    "top-p",
+    "trust-remote-code-x",
+    "host",
+    "port",
+    "tasks",
+    "output-dir",
+]
 
 
 def handle(call: Call) -> tuple | None:
     name = call.name
     if name in ("hf", "huggingface-cli"):
         # uploads are the Hub policy's, which reads the argv
-        if call.argv[1:2] in (["cache"], ["delete-cache"]) and {"delete", "rm", "prune", "delete-cache"} & set(call.argv[1:3]):
+        if call.argv[1:2] in (["cache"], ["delete-cache"]) and {"delete", "rm", "prune", "delete-cache"} & set(
+            call.argv[1:3]
+        ):
             delete_cache(call, " ".join(call.argv))
         return DONE
     if name == "mlx-training":
@@ -65,7 +118,13 @@ def module_run(call: Call, module: str, rest: list[str]) -> tuple:
         values.setdefault(key, value)
     kind = "use"
     if sub in TRAINERS or (package == "mlx_lm_lora"):
-        training = package == "mlx_lm_lora" or sub == "train" or "train" in flags or settings.get("train") == "true" or "tra" in flags
+        training = (
+            package == "mlx_lm_lora"
+            or sub == "train"
+            or "train" in flags
+            or settings.get("train") == "true"
+            or "tra" in flags
+        )
         kind = "train" if training else "test"
     elif sub in ("convert", "fuse", "generate", "upload"):
         kind = sub
@@ -84,8 +143,10 @@ def configured(text: str | None) -> dict[str, str]:
     for line in (text or "").split("\n"):
         key, colon, value = line.partition(":")
         if colon and key.strip() == key and key.replace("_", "").isalnum():
-            settings[key.replace("_", "-")] = value.split(" #")[0].strip().strip("'\"").lower() if key == "train" else (
-                value.split(" #")[0].strip().strip("'\"")
+            settings[key.replace("_", "-")] = (
+                value.split(" #")[0].strip().strip("'\"").lower()
+                if key == "train"
+                else (value.split(" #")[0].strip().strip("'\""))
             )
     return settings
 
@@ -104,7 +165,9 @@ def writes(call: Call, kind: str, values: dict) -> None:
         if UNKNOWN not in target:
             touch = call.scene.touch("train", target, call.state, by)
             resumed = values.get("resume-adapter-file", "")
-            if resumed and paths.real(paths.normal(paths.parent_of(resumed), call.state.cwd)) == paths.real(paths.normal(target, call.state.cwd)):
+            if resumed and paths.real(paths.normal(paths.parent_of(resumed), call.state.cwd)) == paths.real(
+                paths.normal(target, call.state.cwd)
+            ):
                 touch.to = resumed
     elif kind in ("fuse", "quantise"):
         default = "fused_model" if kind == "fuse" else "mlx_model"

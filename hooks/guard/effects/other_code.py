@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell import globs
-from ..shell.marks import live
+from guard import paths
+from guard.shell import globs
+from guard.shell.marks import live
+
 from .commands import Call
 
 DELETES = {
@@ -14,12 +15,25 @@ DELETES = {
 }  # fmt: skip
 WRITES = {
     "writeFileSync", "writeFile", "truncateSync", "truncate", "createWriteStream", "file_put_contents", "write", "binwrite",
-    "outputFileSync", "write_file", "spew", "writeTextFileSync", "writeTextFile", "writeTextFileSync", "ftruncate",
+    "outputFileSync", "write_file", "spew", "writeTextFileSync", "writeTextFile", "ftruncate",
 }  # fmt: skip
 APPENDS = {"appendFileSync", "appendFile"}
 MOVES = {"renameSync", "rename", "move", "mv", "moveSync"}
 COPIES = {"copyFileSync", "copyFile", "cpSync", "copy", "cp", "cp_r", "copySync"}
-SHELLS = {"execSync", "exec", "system", "spawnSync", "spawn", "execFileSync", "qx", "shell_exec", "passthru", "execute", "popen", "execFile"}
+SHELLS = {
+    "execSync",
+    "exec",
+    "system",
+    "spawnSync",
+    "spawn",
+    "execFileSync",
+    "qx",
+    "shell_exec",
+    "passthru",
+    "execute",
+    "popen",
+    "execFile",
+}
 KILLS = {"kill"}
 WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")
 
@@ -74,7 +88,10 @@ def opened(call: Call, strings: list[str]) -> None:
         if mode in (">", "+>", "w", "w+", "wb", ">>", "a", "ab"):
             others = [other for place, other in enumerate(strings) if place != number]
             if others:
-                call.touch("append" if mode in (">>", "a", "ab") else "overwrite", others[-1] if mode[:1] in ">+" else others[0]).follow = True
+                call.touch(
+                    "append" if mode in (">>", "a", "ab") else "overwrite",
+                    others[-1] if mode[:1] in ">+" else others[0],
+                ).follow = True
             return
         if word.startswith(">") and len(word) > 2:
             call.touch("append" if word.startswith(">>") else "overwrite", word.lstrip("> ")).follow = True
@@ -133,7 +150,9 @@ def calls(text: str, names: dict[str, str]):
         if c in "\"'":
             _, k = string_at(text, k)
             continue
-        if text.startswith(("//", "#!"), k) or (c == "#" and (k == 0 or text[k - 1] in " \n\t") and text[k + 1 : k + 2] == " "):
+        if text.startswith(("//", "#!"), k) or (
+            c == "#" and (k == 0 or text[k - 1] in " \n\t") and text[k + 1 : k + 2] == " "
+        ):
             end = text.find("\n", k)
             k = end if end >= 0 else n
             continue

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell.marks import UNKNOWN
+from guard import paths
+from guard.shell.marks import UNKNOWN
+
 from .commands import Call, options
 
 
 def handle(call: Call) -> tuple | None:
     name = {"gbase64": "base64"}.get(call.name, call.name)
-    if name in ("cat", "tac", "gcat", "zcat", "head", "tail", "cut", "grep", "egrep", "rg", "nl", "tr", "rev", "base64", "base32", "strings"):
+    if name in (
+        "cat",
+        "tac",
+        "gcat",
+        "zcat",
+        "head",
+        "tail",
+        "cut",
+        "grep",
+        "egrep",
+        "rg",
+        "nl",
+        "tr",
+        "rev",
+        "base64",
+        "base32",
+        "strings",
+    ):
         return (printed(call, name) if call.want else None), None
     if name == "pwd":
         return call.state.cwd + "\n", True
@@ -138,7 +156,7 @@ def substituted(text: str | None, script: str) -> str | None:
 
 
 def path_part(call: Call, name: str) -> str | None:
-    flags, values, operands = options(call.argv, "s", ("relative-to",))
+    _flags, values, operands = options(call.argv, "s", ("relative-to",))
     if not operands or UNKNOWN in operands[0]:
         return None
     if name == "basename":

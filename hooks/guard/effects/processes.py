@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from ..shell.marks import UNKNOWN
+from guard.shell.marks import UNKNOWN
+
 from .commands import Call, options
 
 DONE = ("", None)
 # A word that stands for process ids which only the machine knows, written so that it survives pipes and words.
 PIDS_OF = "pids-of:"
-SIGNALS = {"0": "0", "1": "HUP", "2": "INT", "3": "QUIT", "9": "KILL", "15": "TERM", "17": "STOP", "18": "CONT", "19": "STOP", "20": "TSTP"}
+SIGNALS = {
+    "0": "0",
+    "1": "HUP",
+    "2": "INT",
+    "3": "QUIT",
+    "9": "KILL",
+    "15": "TERM",
+    "17": "STOP",
+    "18": "CONT",
+    "19": "STOP",
+    "20": "TSTP",
+}
 
 
 def handle(call: Call) -> tuple | None:
@@ -54,7 +66,7 @@ def kill(call: Call) -> tuple:
         elif word == "--":
             targets += words[k + 1 :]
             break
-        elif word[:1] == "-" and k == 0 and not (len(words) == 1):
+        elif word[:1] == "-" and k == 0 and len(words) != 1:
             signal = signal_name(word[1:])
         else:
             targets.append(word)
@@ -81,7 +93,11 @@ def by_name(call: Call) -> tuple:
             signal = signal_name(word[1:])
         else:
             words.append(word)
-    flags, values, operands = options(["pkill", *words], "guUGPtsyFcC" if call.name == "pkill" else "ouysncgtZ", ("signal", "pidfile", "group", "parent"))
+    flags, values, operands = options(
+        ["pkill", *words],
+        "guUGPtsyFcC" if call.name == "pkill" else "ouysncgtZ",
+        ("signal", "pidfile", "group", "parent"),
+    )
     if values.get("signal") or (call.name == "killall" and values.get("s")):
         signal = signal_name(values.get("signal") or values["s"])
     if flags & {"l", "list", "L"} and call.name == "killall":
@@ -92,7 +108,11 @@ def by_name(call: Call) -> tuple:
         if call.name == "killall":
             call.kill("pattern-name" if flags & {"r", "regexp", "m"} else "name", target, signal)
         else:
-            call.kill(("full" if full else "pattern-name") if not exact else ("full-exact" if full else "name"), target, signal)
+            call.kill(
+                ("full" if full else "pattern-name") if not exact else ("full-exact" if full else "name"),
+                target,
+                signal,
+            )
     if not operands and values.get("g"):
         call.kill("pid", "-" + values["g"], signal)
     if not operands and values.get("P"):
@@ -107,7 +127,7 @@ def by_name(call: Call) -> tuple:
 
 def pids(call: Call) -> tuple:
     """pgrep prints what the machine knows: a word that `kill` turns back into the pattern."""
-    flags, values, operands = options(call.argv, "gPtuUGsd")
+    flags, _values, operands = options(call.argv, "gPtuUGsd")
     if not operands:
         return None, None
     how = "name" if call.name == "pidof" or "x" in flags else "full" if flags & {"f", "full"} else "pattern-name"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell.marks import UNKNOWN
+from guard import paths
+from guard.shell.marks import UNKNOWN
+
 from .python_values import Bound, PathValue, Ref, globbed, joined, listed, moved, opened, text_of, touch
 from .scene import Work
 
@@ -11,9 +12,22 @@ DELETE = ("os.remove", "os.unlink", "posix.remove", "posix.unlink", "nt.remove")
 DELETE_TREE = ("shutil.rmtree", "send2trash.send2trash", "distutils.dir_util.remove_tree", "send2trash")
 MOVE = ("os.rename", "os.replace", "shutil.move", "os.renames")
 COPY = ("shutil.copy", "shutil.copyfile", "shutil.copy2")
-SHELL = ("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput", "pty.spawn", "commands.getoutput")
+SHELL = (
+    "os.system",
+    "os.popen",
+    "subprocess.getoutput",
+    "subprocess.getstatusoutput",
+    "pty.spawn",
+    "commands.getoutput",
+)
 SPAWN = ("subprocess.run", "subprocess.call", "subprocess.check_call", "subprocess.check_output", "subprocess.Popen")
-SAVE_SECOND = ("torch.save", "safetensors.numpy.save_file", "safetensors.torch.save_file", "safetensors.mlx.save_file", "save_file")
+SAVE_SECOND = (
+    "torch.save",
+    "safetensors.numpy.save_file",
+    "safetensors.torch.save_file",
+    "safetensors.mlx.save_file",
+    "save_file",
+)
 SAVE_FIRST = (
     "mlx.core.save_safetensors", "mlx.core.savez", "mlx.core.save", "mlx.core.save_gguf", "numpy.save", "numpy.savez",
     "numpy.savez_compressed", "mlx.core.savez_compressed",
@@ -54,7 +68,11 @@ def library(walk, name: str, arguments: list, keywords: dict):
     elif name in DELETE_TREE:
         touch(walk, "delete", first, follow=False, tree=True)
     elif name in MOVE:
-        moved(walk, first if first is not None else keywords.get("src"), second if second is not None else keywords.get("dst"))
+        moved(
+            walk,
+            first if first is not None else keywords.get("src"),
+            second if second is not None else keywords.get("dst"),
+        )
     elif name in COPY:
         copied(walk, first, second if second is not None else keywords.get("dst"))
     elif name == "shutil.copytree":
@@ -115,7 +133,11 @@ def library(walk, name: str, arguments: list, keywords: dict):
     elif last in ("Thread", "Process", "Timer"):
         target = keywords.get("target", second if last == "Timer" else None)
         bound = keywords.get("args")
-        walk.apply(target, bound if isinstance(bound, list) else [], keywords.get("kwargs") if isinstance(keywords.get("kwargs"), dict) else {})
+        walk.apply(
+            target,
+            bound if isinstance(bound, list) else [],
+            keywords.get("kwargs") if isinstance(keywords.get("kwargs"), dict) else {},
+        )
     elif last == "partial":
         return Bound(first, arguments[1:], keywords)
     elif last in ("register", "to_thread", "call_soon", "submit", "run_sync"):
@@ -124,7 +146,7 @@ def library(walk, name: str, arguments: list, keywords: dict):
         walk.scene.python.append((last, keywords, " ".join(walk.call.argv)[:200]))
     elif name.startswith("psutil.Process"):
         return Ref("psutil.Process:" + text_of(first)) if name == "psutil.Process" else process_method(walk, name)
-    elif name.startswith("mlx") or name.startswith("neocode."):
+    elif name.startswith(("mlx", "neocode.")):
         mlx_call(walk, name, last, arguments, keywords)
     return value_of(walk, name, arguments, keywords)
 
@@ -184,7 +206,9 @@ def value_of(walk, name: str, arguments: list, keywords: dict):
         return text_of(first)
     if name == "shlex.split" and isinstance(first, str):
         return first.split()
-    if name in ("base64.b64decode", "binascii.a2b_base64", "base64.standard_b64decode") and isinstance(first, (str, bytes)):
+    if name in ("base64.b64decode", "binascii.a2b_base64", "base64.standard_b64decode") and isinstance(
+        first, (str, bytes)
+    ):
         import binascii
 
         try:
@@ -264,9 +288,10 @@ def signalled(walk, name: str, pid, signal) -> None:
 def mlx_call(walk, name: str, last: str, arguments: list, keywords: dict) -> None:
     """Training, fusing and uploading through mlx-lm's Python API."""
     kind = ""
-    if last in ("train_model", "train", "run", "main") and ("tuner" in name or ".lora" in name or name.startswith("mlx_lm_lora")):
-        kind = "train"
-    elif last in ("value_and_grad", "TrainPipeline"):
+    if (
+        last in ("train_model", "train", "run", "main")
+        and ("tuner" in name or ".lora" in name or name.startswith("mlx_lm_lora"))
+    ) or last in ("value_and_grad", "TrainPipeline"):
         kind = "train"
     elif last == "upload_to_hub":
         kind = "upload"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import _ast as ast  # the node classes alone: the `ast` package would double the cost of a call
 
-from ..shell.marks import UNKNOWN
-from ..shell.nodes import Limit
+from guard.shell.marks import UNKNOWN
+from guard.shell.nodes import Limit
+
 from . import python_calls
 from .python_values import Bound, FileValue, PathValue, Ref, binary, listed, method_of_value, text_of
 
@@ -97,7 +98,9 @@ class PythonWalk:
 
     def do_AugAssign(self, node) -> None:
         if isinstance(node.target, ast.Name):
-            self.names[node.target.id] = binary(self.names.get(node.target.id, UNKNOWN), node.op, self.value(node.value))
+            self.names[node.target.id] = binary(
+                self.names.get(node.target.id, UNKNOWN), node.op, self.value(node.value)
+            )
         else:
             self.value(node.value)
 
@@ -105,7 +108,11 @@ class PythonWalk:
         if isinstance(target, ast.Name):
             self.names[target.id] = value
         elif isinstance(target, (ast.Tuple, ast.List)):
-            items = value if isinstance(value, (list, tuple)) and len(value) == len(target.elts) else [UNKNOWN] * len(target.elts)
+            items = (
+                value
+                if isinstance(value, (list, tuple)) and len(value) == len(target.elts)
+                else [UNKNOWN] * len(target.elts)
+            )
             for inner, item in zip(target.elts, items):
                 self.bind(inner, item)
         elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
@@ -142,7 +149,7 @@ class PythonWalk:
         test = self.value(node.test)
         if test is True:
             return self.block(node.body)
-        if test is False or test is None and isinstance(node.test, ast.Constant):
+        if test is False or (test is None and isinstance(node.test, ast.Constant)):
             return self.block(node.orelse)
         first = self.block(node.body)
         second = self.block(node.orelse)
@@ -400,7 +407,13 @@ class PythonWalk:
             self.block(function.body)
             return self.names.get("\0return", UNKNOWN)
         finally:
-            changed = {name: self.names[name] for node in descendants(function) if isinstance(node, ast.Global) for name in node.names if name in self.names}
+            changed = {
+                name: self.names[name]
+                for node in descendants(function)
+                if isinstance(node, ast.Global)
+                for name in node.names
+                if name in self.names
+            }
             self.names = saved
             self.names.update(changed)
             self.depth -= 4

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import _ast as ast  # the node classes alone: the `ast` package would double the cost of a call
 
-from .. import paths
-from ..shell import globs
-from ..shell.marks import STAR, UNKNOWN, live
+from guard import paths
+from guard.shell import globs
+from guard.shell.marks import STAR, UNKNOWN, live
 
 
 class Ref(str):
@@ -111,7 +111,10 @@ def globbed(walk, folder: str, pattern: str, recursive: bool = False) -> list:
     if not where:
         return [UNKNOWN]
     prefix = "" if folder in ("", ".") else folder
-    return [paths.join(prefix, name) if prefix and not name.startswith("/") else name for name in globs.expand(encoded, where)]
+    return [
+        paths.join(prefix, name) if prefix and not name.startswith("/") else name
+        for name in globs.expand(encoded, where)
+    ]
 
 
 def touch(walk, op: str, path, follow: bool = True, tree: bool = False):
@@ -174,13 +177,29 @@ def string_method(walk, held: str, name: str, arguments: list):
         for number, argument in enumerate(arguments):
             held = held.replace("{}", text_of(argument), 1).replace("{%d}" % number, text_of(argument))
         return held
-    if name in ("strip", "rstrip", "lstrip", "lower", "upper", "replace", "split", "removesuffix", "removeprefix", "splitlines", "encode"):
-        if all(type(argument) in (str, int) for argument in arguments) and hasattr(held, name):
-            try:
-                result = getattr(str(held), name)(*arguments)
-            except (TypeError, ValueError):
-                return UNKNOWN
-            return result
+    if (
+        name
+        in (
+            "strip",
+            "rstrip",
+            "lstrip",
+            "lower",
+            "upper",
+            "replace",
+            "split",
+            "removesuffix",
+            "removeprefix",
+            "splitlines",
+            "encode",
+        )
+        and all(type(argument) in (str, int) for argument in arguments)
+        and hasattr(held, name)
+    ):
+        try:
+            result = getattr(str(held), name)(*arguments)
+        except (TypeError, ValueError):
+            return UNKNOWN
+        return result
     if name in ("startswith", "endswith") and UNKNOWN not in held and len(arguments) == 1 and type(arguments[0]) is str:
         return getattr(held, name)(arguments[0])
     return UNKNOWN

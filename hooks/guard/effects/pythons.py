@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .. import paths
+from guard import paths
+
 from . import mlx
 from .commands import Call
 
@@ -58,7 +59,18 @@ def run_module(call: Call, module: str, rest: list[str]) -> tuple | None:
         return mlx.module_run(call, module, rest)
     if module.startswith("huggingface_hub"):
         return call.run(["hf", *rest])
-    if module in ("cProfile", "coverage", "trace", "pdb", "memory_profiler", "scalene", "debugpy", "kernprof", "runpy", "torch.distributed.run"):
+    if module in (
+        "cProfile",
+        "coverage",
+        "trace",
+        "pdb",
+        "memory_profiler",
+        "scalene",
+        "debugpy",
+        "kernprof",
+        "runpy",
+        "torch.distributed.run",
+    ):
         rest = [word for word in rest if word != "run"] if module == "coverage" else rest
         while rest and rest[0][:1] == "-" and rest[0] != "-m":
             rest = rest[2:] if rest[0] in ("-o", "-s") else rest[1:]
@@ -68,7 +80,9 @@ def run_module(call: Call, module: str, rest: list[str]) -> tuple | None:
         call.touch("overwrite", target).follow = True
         return DONE
     if module in ("tarfile", "zipfile") and rest[:1] in (["-e"], ["--extract"]):
-        call.touch("unpack", rest[2] if len(rest) > 2 else ".").to = paths.normal(rest[1], call.state.cwd) if rest[1:] else ""
+        call.touch("unpack", rest[2] if len(rest) > 2 else ".").to = (
+            paths.normal(rest[1], call.state.cwd) if rest[1:] else ""
+        )
         return DONE
     if module in ("pip", "venv", "pytest", "unittest", "http.server", "json.tool", "ruff", "mypy", "black"):
         return DONE

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell.marks import UNKNOWN
-from ..shell.nodes import Limit
+from guard import paths
+from guard.shell.marks import UNKNOWN
+from guard.shell.nodes import Limit
 
 MAX_STEPS = 6000
 

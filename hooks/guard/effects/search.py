@@ -2,15 +2,48 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell import globs
-from ..shell.marks import UNKNOWN, live
+from guard import paths
+from guard.shell import globs
+from guard.shell.marks import UNKNOWN, live
+
 from .commands import Call
 
 MAX_VISITS = 4000
 VALUED = frozenset(
-    "-name -iname -path -ipath -wholename -iwholename -regex -iregex -type -size -mtime -mmin -newer -maxdepth -mindepth "
-    "-perm -user -group -ctime -atime -amin -cmin -printf -lname -ilname -links -inum -newermt -fstype -samefile -xtype -fprint".split()
+    [
+        "-name",
+        "-iname",
+        "-path",
+        "-ipath",
+        "-wholename",
+        "-iwholename",
+        "-regex",
+        "-iregex",
+        "-type",
+        "-size",
+        "-mtime",
+        "-mmin",
+        "-newer",
+        "-maxdepth",
+        "-mindepth",
+        "-perm",
+        "-user",
+        "-group",
+        "-ctime",
+        "-atime",
+        "-amin",
+        "-cmin",
+        "-printf",
+        "-lname",
+        "-ilname",
+        "-links",
+        "-inum",
+        "-newermt",
+        "-fstype",
+        "-samefile",
+        "-xtype",
+        "-fprint",
+    ]
 )
 
 
@@ -38,7 +71,11 @@ def find(call: Call) -> tuple:
             continue
         if word in ("-exec", "-execdir", "-ok", "-okdir"):
             end = k
-            while end < len(words) and words[end] not in (";", "\\;") and not (words[end] == "+" and words[end - 1] == "{}"):
+            while (
+                end < len(words)
+                and words[end] not in (";", "\\;")
+                and not (words[end] == "+" and words[end - 1] == "{}")
+            ):
                 end += 1
             actions.append((word, words[k:end]))
             k = end + 1
@@ -69,7 +106,19 @@ def act(call: Call, found: list[str], actions: list) -> tuple:
         elif action == "-print0":
             printed = "\0"
         elif words:
-            if paths.base(words[0]) in ("echo", "ls", "stat", "wc", "cat", "file", "grep", "head", "du", "sha256sum", "md5sum"):
+            if paths.base(words[0]) in (
+                "echo",
+                "ls",
+                "stat",
+                "wc",
+                "cat",
+                "file",
+                "grep",
+                "head",
+                "du",
+                "sha256sum",
+                "md5sum",
+            ):
                 continue
             state = call.state
             for path in found[:150]:
@@ -140,7 +189,12 @@ def one(here: str, shown: str, test: str, value: str, negated: bool) -> bool:
         import re
 
         try:
-            answer = re.fullmatch(value.replace("\\(", "(").replace("\\)", ")").replace("\\|", "|"), shown, re.I if lowered else 0) is not None
+            answer = (
+                re.fullmatch(
+                    value.replace("\\(", "(").replace("\\)", ")").replace("\\|", "|"), shown, re.I if lowered else 0
+                )
+                is not None
+            )
         except (re.error, RecursionError):
             answer = True
     elif test == "-type":
@@ -165,7 +219,9 @@ def size_fits(size: int, value: str) -> bool:
     if not number.isdigit() or size < 0:
         return True
     blocks = -(-size // unit)
-    return blocks > int(number) if value[0] == "+" else blocks < int(number) if value[0] == "-" else blocks == int(number)
+    return (
+        blocks > int(number) if value[0] == "+" else blocks < int(number) if value[0] == "-" else blocks == int(number)
+    )
 
 
 def age_fits(path: str, value: str, unit: int) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell.marks import UNKNOWN
+from guard import paths
+from guard.shell.marks import UNKNOWN
+
 from .commands import Call
 
 MAX_RECIPES = 12
@@ -105,7 +106,9 @@ def make(call: Call) -> tuple | None:
         elif words[k][:1] != "-":
             targets.append(words[k])
         k += 1
-    names = [name] if name else ["justfile", "Justfile"] if call.name == "just" else ["GNUmakefile", "makefile", "Makefile"]
+    names = (
+        [name] if name else ["justfile", "Justfile"] if call.name == "just" else ["GNUmakefile", "makefile", "Makefile"]
+    )
     text = next((found for found in (call.scene.read(each, state) for each in names) if found), None)
     if text is None:
         return None

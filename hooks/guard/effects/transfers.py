@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .. import paths
+from guard import paths
+
 from .commands import Call, options
 from .files import overlay
 
@@ -36,7 +37,9 @@ def handle(call: Call) -> tuple | None:
 
 def rsync(call: Call) -> tuple:
     flags, _, operands = options(
-        call.argv, "eBTfM", ("exclude", "include", "rsh", "filter", "exclude-from", "include-from", "backup-dir", "files-from")
+        call.argv,
+        "eBTfM",
+        ("exclude", "include", "rsh", "filter", "exclude-from", "include-from", "backup-dir", "files-from"),
     )
     if flags & {"n", "dry-run", "list-only"} or len(operands) < 2:
         return DONE
@@ -60,7 +63,11 @@ def rsync(call: Call) -> tuple:
                 call.touch("unpack", target)
             else:
                 folder = paths.is_dir(paths.normal(source, call.state.cwd))
-                into = not source.endswith("/") if folder else target.endswith("/") or paths.is_dir(paths.normal(target, call.state.cwd))
+                into = (
+                    not source.endswith("/")
+                    if folder
+                    else target.endswith("/") or paths.is_dir(paths.normal(target, call.state.cwd))
+                )
                 overlay(call, source, target, into, True)
     return DONE
 
@@ -86,7 +93,9 @@ def tar(call: Call) -> tuple:
     words = call.argv[1:]
     if words and words[0][:1] != "-":
         words = ["-" + words[0], *words[1:]]
-    flags, values, operands = options(["tar", *words], "fCXTbIFLNVHgK", ("file", "directory", "exclude", "exclude-from", "use-compress-program"))
+    flags, values, operands = options(
+        ["tar", *words], "fCXTbIFLNVHgK", ("file", "directory", "exclude", "exclude-from", "use-compress-program")
+    )
     state = call.state
     where = values.get("C") or values.get("directory") or "."
     if flags & {"x", "extract", "get"}:
@@ -126,7 +135,7 @@ def unpack(call: Call, name: str) -> tuple:
 
 
 def compress(call: Call, name: str) -> tuple:
-    flags, values, operands = options(call.argv, "S")
+    flags, _values, operands = options(call.argv, "S")
     if flags & {"k", "keep", "c", "stdout", "t", "l"} or (name in ("zstd", "unzstd", "lz4") and "rm" not in flags):
         return DONE
     for path in operands:
@@ -158,13 +167,17 @@ def rclone(call: Call) -> tuple:
 
 def download(call: Call, name: str) -> tuple | None:
     if name == "curl":
-        flags, values, operands = options(call.argv, "oHdXuTFAebKmxCrYyzwEc", ("output", "header", "data", "request", "upload-file", "form"))
+        flags, values, operands = options(
+            call.argv, "oHdXuTFAebKmxCrYyzwEc", ("output", "header", "data", "request", "upload-file", "form")
+        )
         target = values.get("o") or values.get("output")
         if not target and "O" in flags:
             target = next((paths.base(word) for word in operands if "/" in word), "")
     else:
         flags, values, operands = options(call.argv, "OoPaUet", ("output-document", "out", "directory-prefix"))
-        target = values.get("O") or values.get("output-document") if name == "wget" else values.get("o") or values.get("out")
+        target = (
+            values.get("O") or values.get("output-document") if name == "wget" else values.get("o") or values.get("out")
+        )
     if target and target != "-" and not target.startswith("/dev/") and not ("c" in flags and name == "wget"):
         call.touch("overwrite", target).follow = True
         call.scene.made.add(paths.normal(target, call.state.cwd))
@@ -174,7 +187,12 @@ def download(call: Call, name: str) -> tuple | None:
 
 def crypt(call: Call, name: str) -> tuple | None:
     words = call.argv[1:]
-    if name == "openssl" and words[:1] in (["base64"], ["enc"]) and ("base64" in words[0] or "-base64" in words or "-a" in words) and "-d" in words:
+    if (
+        name == "openssl"
+        and words[:1] in (["base64"], ["enc"])
+        and ("base64" in words[0] or "-base64" in words or "-a" in words)
+        and "-d" in words
+    ):
         from .output import unbase64
 
         source = words[words.index("-in") + 1] if "-in" in words[:-1] else ""

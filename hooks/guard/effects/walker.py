@@ -6,11 +6,12 @@ iterated; a pipe carries the text that the stage before it is known to print.
 
 from __future__ import annotations
 
-from ..paths import inside, is_dir, normal
-from ..shell import expand, globs
-from ..shell.marks import UNKNOWN, plain
-from ..shell.nodes import Limit, Script, Simple
-from ..shell.reader import parse
+from guard.paths import inside, is_dir, normal
+from guard.shell import expand, globs
+from guard.shell.marks import UNKNOWN, plain
+from guard.shell.nodes import Limit, Script, Simple
+from guard.shell.reader import parse
+
 from . import commands
 from .scene import Scene, State
 
@@ -54,7 +55,13 @@ class Walker:
             if want:
                 out = None if text is None or out is None else [*out, text]
             status = None if unsure else now
-            if here is state and state.cwd != cwd and now is None and item.sep not in ("&&", "||") and not state.errexit:
+            if (
+                here is state
+                and state.cwd != cwd
+                and now is None
+                and item.sep not in ("&&", "||")
+                and not state.errexit
+            ):
                 state.cwd = cwd  # cd into what is not there fails, and the next command runs where we were
             before = item.sep if item.sep in ("&&", "||") else ""
             if state.stopped:
@@ -239,7 +246,11 @@ class Walker:
         expander = self.expander(state)
         env = {}
         for name, append, word in node.assigns:
-            values = self.elements(name, expander.fields(word.array), state) if word.array is not None else [expander.text(word)]
+            values = (
+                self.elements(name, expander.fields(word.array), state)
+                if word.array is not None
+                else [expander.text(word)]
+            )
             if append:
                 old = state.get(name) or []
                 values = old + values if word.array is not None else [(old[0] if old else "") + values[0]]
@@ -327,4 +338,3 @@ def change_folder(state: State, target: str, made: set[str]) -> bool | None:
     if is_dir(path) or any(inside(path, folder) for folder in made):
         return True
     return None
-

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell.marks import UNKNOWN
+from guard import paths
+from guard.shell.marks import UNKNOWN
+
 from .commands import Call, quote
 
 # options that take a value, by program; everything else with a dash is a flag
@@ -54,10 +55,33 @@ RUNNERS = {
     "yarn": ("exec", "dlx"),
     "accelerate": ("launch",),
 }
-RUNNER_VALUES = (
-    "-p -n -m --with --python --project --directory --extra --group --env-file --with-requirements --from --spec "
-    "--name --prefix -e --environment --manifest-path --index-url --index -i --with-editable --package --only-group --refresh-package"
-).split()
+RUNNER_VALUES = [
+    "-p",
+    "-n",
+    "-m",
+    "--with",
+    "--python",
+    "--project",
+    "--directory",
+    "--extra",
+    "--group",
+    "--env-file",
+    "--with-requirements",
+    "--from",
+    "--spec",
+    "--name",
+    "--prefix",
+    "-e",
+    "--environment",
+    "--manifest-path",
+    "--index-url",
+    "--index",
+    "-i",
+    "--with-editable",
+    "--package",
+    "--only-group",
+    "--refresh-package",
+]
 
 
 def handle(call: Call) -> tuple | None:
@@ -83,7 +107,7 @@ def handle(call: Call) -> tuple | None:
         return call.run(rest) if name == "runuser" else None
     if name == "script":
         for k, word in enumerate(call.argv[:-1]):
-            if word[:1] == "-" and word[1:2] != "-" and word.endswith("c") or word == "--command":
+            if (word[:1] == "-" and word[1:2] != "-" and word.endswith("c")) or word == "--command":
                 return call.shell(call.argv[k + 1])
         return call.run(after_options(call.argv[1:], ["-F", "-t", "-T"])[1:])
     if name in ("ssh", "rosetta", "ltrace", "gdb", "lldb", "dtruss", "expect", "at", "batch", "ts", "entr"):
@@ -222,7 +246,7 @@ def scripts(call: Call, words: list[str]) -> tuple | None:
     at = text.find('"scripts"')
     if at < 0 or not words:
         return None
-    from ..wire import loads
+    from guard.wire import loads
 
     manifest = loads(text)
     script = manifest.get("scripts", {}).get(words[0]) if isinstance(manifest, dict) else None
@@ -249,7 +273,31 @@ def deferred(call: Call, name: str) -> tuple | None:
         rest = after_options(call.argv[1:], ["-p", "-o", "-e"])
         return call.run(rest) if rest else None
     if name == "ssh":
-        rest = after_options(call.argv[1:], "-p -i -l -o -F -J -L -R -D -W -b -c -E -e -I -m -O -Q -S -w".split())
+        rest = after_options(
+            call.argv[1:],
+            [
+                "-p",
+                "-i",
+                "-l",
+                "-o",
+                "-F",
+                "-J",
+                "-L",
+                "-R",
+                "-D",
+                "-W",
+                "-b",
+                "-c",
+                "-E",
+                "-e",
+                "-I",
+                "-m",
+                "-O",
+                "-Q",
+                "-S",
+                "-w",
+            ],
+        )
         if rest and rest[0].rpartition("@")[2] in ("localhost", "127.0.0.1", "::1") and len(rest) > 1:
             state = call.state.copy()
             state.cwd = paths.home()
@@ -265,7 +313,17 @@ def multiplexer(call: Call) -> tuple | None:
         return call.run(rest) if rest else None
     values = ["-s", "-n", "-c", "-t", "-x", "-y", "-e", "-F", "-L", "-S", "-f"]
     words = after_options(words, values)
-    if words and words[0] in ("new", "new-session", "new-window", "neww", "split-window", "run-shell", "respawn-pane", "send-keys", "send"):
+    if words and words[0] in (
+        "new",
+        "new-session",
+        "new-window",
+        "neww",
+        "split-window",
+        "run-shell",
+        "respawn-pane",
+        "send-keys",
+        "send",
+    ):
         rest = after_options(words[1:], values)
         if words[0] in ("send-keys", "send"):
             rest = [word for word in rest if word not in ("Enter", "C-m", "C-c")]
@@ -326,9 +384,13 @@ def xargs(call: Call) -> tuple | None:
         elif word.startswith("--replace"):
             replace = word.partition("=")[2] or "{}"
         elif word.startswith(("-a", "--arg-file")):
-            name = word[2:] if word[:2] == "-a" and len(word) > 2 else word.partition("=")[2] or "".join(words[k + 1 : k + 2])
+            name = (
+                word[2:]
+                if word[:2] == "-a" and len(word) > 2
+                else word.partition("=")[2] or "".join(words[k + 1 : k + 2])
+            )
             call.stdin = call.scene.read(name, call.state)
-        elif word[1:2] != "-" and "0" in word or word == "--null":
+        elif (word[1:2] != "-" and "0" in word) or word == "--null":
             null = True
         elif word[:2] == "-L":
             lines = True
@@ -352,7 +414,11 @@ def parallel(call: Call) -> tuple | None:
     if marks and rest[marks[0]] == "::::":
         items = (call.scene.read(rest[marks[0] + 1], call.state) or UNKNOWN).split("\n")
     else:
-        items = [word for word in rest[marks[0] + 1 :] if word not in (":::", ":::+")] if marks else stdin_items(call, delimiter="\n")
+        items = (
+            [word for word in rest[marks[0] + 1 :] if word not in (":::", ":::+")]
+            if marks
+            else stdin_items(call, delimiter="\n")
+        )
     if not command:
         for item in items[:100]:
             call.shell(item)

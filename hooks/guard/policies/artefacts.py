@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..verdict import ASK, DENY, Finding, said, short
+from guard import paths
+from guard.verdict import ASK, DENY, Finding, said, short
 
 RULE = "artefacts"
 KINDS = ("adapter", "checkpoint", "model", "cache", "extra")

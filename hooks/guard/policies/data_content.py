@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .. import paths, shared
-from ..protected import DATA_FILES
-from ..shell.marks import UNKNOWN
-from ..verdict import DENY, Finding, short
+from guard import paths, shared
+from guard.protected import DATA_FILES
+from guard.shell.marks import UNKNOWN
+from guard.verdict import DENY, Finding, short
 
 RULE = "data-content"
 MAX_ROWS = 20_000

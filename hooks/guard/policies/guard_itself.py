@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import paths, settings
-from ..verdict import DENY, Finding, said, short
+from guard import paths, settings
+from guard.verdict import DENY, Finding, said, short
 
 RULE = "guard"
 CHANGES = ("overwrite", "append", "edit", "delete", "move", "empty", "mode", "unpack")
@@ -19,7 +19,9 @@ def judge(world) -> list[Finding]:
         path = paths.real(world.file)
         what = own(world, path, root, False)
         if what or (settings_file(path) and disables(world.old, world.new)):
-            findings.append(refusal(f"{world.tool} would change {what or 'the hooks in'} {short(path, world.cwd)}", what))
+            findings.append(
+                refusal(f"{world.tool} would change {what or 'the hooks in'} {short(path, world.cwd)}", what)
+            )
         return findings
     for touch in world.scene.touches:
         if touch.op not in CHANGES or (touch.op == "append" and touch.path.startswith("/dev/")):
@@ -28,7 +30,11 @@ def judge(world) -> list[Finding]:
             what = own(world, path, root, touch.tree)
             if not what and settings_file(path):
                 text = touch.text if touch.text is not None else world.text
-                what = "the hooks in" if disables("" if touch.op == "append" else paths.read_text(path) or "", text) else ""
+                what = (
+                    "the hooks in"
+                    if disables("" if touch.op == "append" else paths.read_text(path) or "", text)
+                    else ""
+                )
             if what:
                 findings.append(refusal(f"{said(touch.by)} would change {what} {short(path, world.cwd)}", what))
     for run in world.scene.runs:
@@ -39,7 +45,11 @@ def judge(world) -> list[Finding]:
 
 def refusal(seen: str, what: str) -> Finding:
     jobs = what.startswith("the state")
-    why = "running jobs and their records would be damaged" if jobs else "a gate that its prisoner can open protects nothing"
+    why = (
+        "running jobs and their records would be damaged"
+        if jobs
+        else "a gate that its prisoner can open protects nothing"
+    )
     return Finding(DENY, RULE, seen, why, JOB_ADVICE if jobs else OWN_ADVICE)
 
 
@@ -48,7 +58,9 @@ def own(world, path: str, root: str, tree: bool) -> str:
     for file in settings.files(world.project):
         if path == paths.real(file):
             return "the gate's settings"
-    if paths.inside(path, world.protected.jobs) or (tree and paths.inside(world.protected.jobs, path) and paths.exists(world.protected.jobs)):
+    if paths.inside(path, world.protected.jobs) or (
+        tree and paths.inside(world.protected.jobs, path) and paths.exists(world.protected.jobs)
+    ):
         return "the state of training jobs"
     for folder in ("hooks", ".claude-plugin"):
         part = paths.join(root, folder)
@@ -65,7 +77,9 @@ def own(world, path: str, root: str, tree: bool) -> str:
 def settings_file(path: str) -> bool:
     """Claude Code's own settings, where hooks and plugins are switched on and off."""
     name = paths.base(path)
-    return "/.claude" in path and (name.startswith("settings") and name.endswith(".json") or name in ("installed_plugins.json", ".claude.json"))
+    return "/.claude" in path and (
+        (name.startswith("settings") and name.endswith(".json")) or name in ("installed_plugins.json", ".claude.json")
+    )
 
 
 def disables(old: str, new: str) -> bool:
@@ -89,6 +103,10 @@ def disabling(argv: list[str]) -> bool:
     if argv[0].rpartition("/")[2] != "claude" or len(argv) < 3:
         return False
     words = [word for word in argv[1:] if word[:1] != "-"]
-    if words[:1] in (["plugin"], ["plugins"]) and len(words) > 1 and words[1] in ("disable", "uninstall", "remove", "rm"):
+    if (
+        words[:1] in (["plugin"], ["plugins"])
+        and len(words) > 1
+        and words[1] in ("disable", "uninstall", "remove", "rm")
+    ):
         return len(words) < 3 or "mlx-training" in words[2] or "--all" in argv
     return words[:2] == ["mcp", "remove"] and "mlx" in " ".join(words[2:])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..effects.commands import options
-from ..verdict import ASK, Finding, said
+from guard.effects.commands import options
+from guard.verdict import ASK, Finding, said
 
 RULE = "hub"
 HOSTS = ("huggingface.co", "hf.co", "hf.space")
@@ -50,7 +50,9 @@ def found(command: str, what: str) -> Finding:
 
 def hub_command(words: list[str]) -> str:
     """What an hf command would change on the Hub; empty for downloads, logins and listings."""
-    flags, values, operands = options(["hf", *words], "", ("repo-type", "revision", "token", "commit-message", "type", "space-sdk", "private"))
+    flags, values, operands = options(
+        ["hf", *words], "", ("repo-type", "revision", "token", "commit-message", "type", "space-sdk", "private")
+    )
     if not operands or flags & {"help", "h"}:
         return ""
     if operands[0] in UPLOADS:
@@ -58,7 +60,9 @@ def hub_command(words: list[str]) -> str:
     if operands[0] in ("repo", "repos") and len(operands) > 1:
         if operands[1] == "create" and "private" not in flags:
             return "creates a public repository"
-        if operands[1] in ("settings", "update", "visibility") and ("public" in flags or values.get("private", "").lower() in ("false", "0", "no") or "public" in operands):
+        if operands[1] in ("settings", "update", "visibility") and (
+            "public" in flags or values.get("private", "").lower() in ("false", "0", "no") or "public" in operands
+        ):
             return "makes a repository public"
         if operands[1] in ("delete", "move", "delete-files"):
             return "changes a repository on the Hub"
@@ -77,7 +81,20 @@ def sends(words: list[str]) -> bool:
     methods += [word[2:].upper() for word in words if word[:2] == "-X" and len(word) > 2]
     methods += [word.upper() for word in words if word in ("POST", "PUT", "DELETE")]
     body = any(
-        word in ("-T", "--upload-file", "-F", "--form", "-d", "--data", "--data-binary", "--data-raw", "--json", "--post-file", "--post-data")
+        word
+        in (
+            "-T",
+            "--upload-file",
+            "-F",
+            "--form",
+            "-d",
+            "--data",
+            "--data-binary",
+            "--data-raw",
+            "--json",
+            "--post-file",
+            "--post-data",
+        )
         or word.startswith(("--data", "--upload-file=", "--post-file=", "--body-file", "--form=", "-F", "-T", "-d@"))
         for word in words
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..verdict import ASK, Finding, said
+from guard.verdict import ASK, Finding, said
 
 RULE = "machine"
 PROGRAMS = ("sysctl", "purge", "ulimit", "launchctl", "nvram", "prlimit")
@@ -46,7 +46,11 @@ def judge(world) -> list[Finding]:
 def changes(words: list[str]) -> bool:
     """Whether sysctl sets something about memory."""
     named = [word for word in words if word.startswith(SETTINGS)]
-    return any("=" in word for word in named) or ("-w" in words and bool(named)) or any(word in ("-p", "--load", "-f") for word in words)
+    return (
+        any("=" in word for word in named)
+        or ("-w" in words and bool(named))
+        or any(word in ("-p", "--load", "-f") for word in words)
+    )
 
 
 def sets_limit(words: list[str]) -> bool:

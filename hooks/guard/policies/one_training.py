@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..verdict import DENY, Finding, said
+from guard.verdict import DENY, Finding, said
 
 RULE = "one-training"
 ADVICE = "start it with the tool start_lora_training, which queues it; `mlx-training jobs` shows what runs"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import shared
-from ..verdict import DENY, Finding, said
+from guard import shared
+from guard.verdict import DENY, Finding, said
 
 RULE = "platform"
 NATIVE = "run the same command natively on the Mac, without the container; `mlx-training doctor` says whether this machine can"

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from ..effects.commands import family_of
-from ..verdict import ASK, Finding, said
+from guard.effects.commands import family_of
+from guard.verdict import ASK, Finding, said
 
 RULE = "remote-code"
 TEXT_FAMILIES = ("builtins", "output", "git", "search", "editors")
-TEXT_PROGRAMS = ("grep", "rg", "ag", "ack", "less", "more", "man", "diff", "claude", "gh", "glab", "jira", "say", "open", "code")
+TEXT_PROGRAMS = (
+    "grep",
+    "rg",
+    "ag",
+    "ack",
+    "less",
+    "more",
+    "man",
+    "diff",
+    "claude",
+    "gh",
+    "glab",
+    "jira",
+    "say",
+    "open",
+    "code",
+)
 FALSE = ("false", "0", "no", "off", "none", "")
 
 

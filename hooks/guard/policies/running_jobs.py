@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .. import paths
-from ..shell.marks import UNKNOWN
-from ..verdict import ASK, DENY, Finding, said
+from guard import paths
+from guard.shell.marks import UNKNOWN
+from guard.verdict import ASK, DENY, Finding, said
 
 RULE = "running-jobs"
 HARMLESS = ("0", "CONT", "WINCH", "URG", "INFO", "CHLD")

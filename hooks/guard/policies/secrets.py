@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import paths, processes
-from ..verdict import ASK, DENY, Finding, short
+from guard import paths, processes
+from guard.verdict import ASK, DENY, Finding, short
 
 RULE = "secrets"
 WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
@@ -15,7 +15,19 @@ SHAPES = (
     ("wandb_v1_", 20, "Weights & Biases"),
     ("local-", 40, "Weights & Biases"),
 )
-PLACEHOLDERS = ("your", "xxxx", "example", "placeholder", "token_here", "redacted", "dummy", "changeme", "<", "****", "....")
+PLACEHOLDERS = (
+    "your",
+    "xxxx",
+    "example",
+    "placeholder",
+    "token_here",
+    "redacted",
+    "dummy",
+    "changeme",
+    "<",
+    "****",
+    "....",
+)
 VARIABLES = {"Hugging Face": "HF_TOKEN", "Weights & Biases": "WANDB_API_KEY", "OpenAI-style": "OPENAI_API_KEY"}
 
 
@@ -96,7 +108,7 @@ def in_file(world, path: str, service: str) -> Finding:
 
 def tracked(path: str) -> bool:
     """Whether git tracks the file, or would with the next `git add`."""
-    from ..effects.git import root_of
+    from guard.effects.git import root_of
 
     folder = paths.parent(path)
     while not paths.is_dir(folder):

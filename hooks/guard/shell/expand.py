@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .. import paths
+from guard import paths
+
 from . import globs
 from .marks import (
     CLOSE,
@@ -278,9 +279,12 @@ def slice_of(value: str, spec: str) -> str:
     """`${x:offset:length}`; zsh's `:h` and `:t`."""
     if spec in ("h", "t", "A", "a", "r", "e"):
         head, _, tail = value.rpartition("/")
-        return {"h": head or value, "t": tail, "r": value.rpartition(".")[0] or value, "e": value.rpartition(".")[2]}.get(
-            spec, value
-        )
+        return {
+            "h": head or value,
+            "t": tail,
+            "r": value.rpartition(".")[0] or value,
+            "e": value.rpartition(".")[2],
+        }.get(spec, value)
     offset, _, length = spec.partition(":")
     try:
         start = int(offset)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .. import paths
+from guard import paths
+
 from .marks import BAR, LEFT, LPAREN, ONE, RIGHT, RPAREN, STAR, UNKNOWN, has_glob, plain
 from .nodes import Limit
 

@@ -15,7 +15,7 @@ EMPTY = "\ue111"  # a quoted empty string, which makes a field where nothing els
 _TO_LIVE = {ord(a): b for a, b in zip(LIVE, MARKED)}
 _TO_PLAIN = {ord(b): a for a, b in zip(LIVE, MARKED)}
 _TO_PLAIN[ord(EMPTY)] = None
-_CLEAN = {code: "\ufffd" for code in range(0xE100, 0xE112)}
+_CLEAN = dict.fromkeys(range(57600, 57618), "�")
 
 
 def live(text: str) -> str:

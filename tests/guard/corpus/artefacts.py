@@ -88,7 +88,10 @@ DENY = [
 ASK = [
     "rm adapters/my-lora/0000100_adapters.safetensors",
     "cd adapters/my-lora && rm -f 0000200_adapters.safetensors",
-    ("mlx_lm.lora --train --resume-adapter-file adapters/my-lora/adapters.safetensors --adapter-path adapters/my-lora", MLX),
+    (
+        "mlx_lm.lora --train --resume-adapter-file adapters/my-lora/adapters.safetensors --adapter-path adapters/my-lora",
+        MLX,
+    ),
     "tar -xzf weights.tgz",
     "tar -xf weights.tgz -C .",
     "rm -rf {home}/.cache/huggingface/hub/models--Qwen--Qwen2.5-3B",

@@ -38,7 +38,7 @@ DENY = [
     "echo '{\"text\": 1}' >> data/train.jsonl",
     "echo 'not json' >> data/valid.jsonl",
     "printf '%s\\n' '{\"messages\": []}' >> data/train.jsonl",
-    "mkdir -p fresh && cat > fresh/train.jsonl <<'EOF'\n{\"messages\": [{\"role\": \"user\", \"content\": \"no answer\"}]}\nEOF",
+    'mkdir -p fresh && cat > fresh/train.jsonl <<\'EOF\'\n{"messages": [{"role": "user", "content": "no answer"}]}\nEOF',
 ]
 
 ASK = [

@@ -10,7 +10,11 @@ def write(path: str, content: str) -> tuple:
 
 
 def edit(path: str, old: str, new: str) -> tuple:
-    return "Edit", {"file_path": "{root}/" + path if path[:1] not in "{/" else path, "old_string": old, "new_string": new}
+    return "Edit", {
+        "file_path": "{root}/" + path if path[:1] not in "{/" else path,
+        "old_string": old,
+        "new_string": new,
+    }
 
 
 DENY = [
@@ -18,9 +22,15 @@ DENY = [
     write("new/train.jsonl", GOOD + '{"messages": [{"role": "user", "content": "q"}]\n'),
     write("new/valid.jsonl", '{"messages": []}\n'),
     write("new/train.jsonl", '{"messages": [{"role": "user", "content": "q"}]}\n'),
-    write("new/train.jsonl", '{"messages": [{"role": "human", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'),
-    write("new/train.jsonl", '{"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "a"}]}\n'),
-    write("new/train.jsonl", '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": null}]}\n'),
+    write(
+        "new/train.jsonl", '{"messages": [{"role": "human", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
+    ),
+    write(
+        "new/train.jsonl", '{"messages": [{"role": "user", "content": ""}, {"role": "assistant", "content": "a"}]}\n'
+    ),
+    write(
+        "new/train.jsonl", '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": null}]}\n'
+    ),
     write("new/train.jsonl", GOOD + '{"text": "mixed"}\n'),
     write("new/train.jsonl", '{"prompt": "a", "completion": "b"}\n' + GOOD),
     write("new/train.jsonl", '{"text": NaN}\n'),
@@ -33,7 +43,13 @@ DENY = [
     write("data/train.jsonl", ""),
     edit("data/train.jsonl", '"role": "assistant"', '"role": "bot"'),
     edit("data/train.jsonl", '"messages"', '"message"'),
-    ("MultiEdit", {"file_path": "{root}/data/valid.jsonl", "edits": [{"old_string": '"role": "user"', "new_string": '"role": "usr"'}]}),
+    (
+        "MultiEdit",
+        {
+            "file_path": "{root}/data/valid.jsonl",
+            "edits": [{"old_string": '"role": "user"', "new_string": '"role": "usr"'}],
+        },
+    ),
     write("adapters/my-lora/adapters.safetensors", "x"),
     write("models/Qwen2.5-3B-4bit/model.safetensors", "x"),
     write("config.py", f"TOKEN = '{HF}'\n"),
@@ -79,7 +95,13 @@ ALLOW = [
     ("NotebookEdit", {"notebook_path": "{root}/n.ipynb", "new_source": "print(1)"}),
     write("tests/fixtures/rows.jsonl", '{"broken": \n'),
     edit("README.md", "Readme", "Read me"),
-    write("new/train.jsonl", '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'),
-    write("new/train.jsonl", '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [{"type": "function"}]}, {"role": "tool", "content": "1"}, {"role": "assistant", "content": "a"}], "tools": []}\n'),
+    write(
+        "new/train.jsonl",
+        '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n',
+    ),
+    write(
+        "new/train.jsonl",
+        '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "", "tool_calls": [{"type": "function"}]}, {"role": "tool", "content": "1"}, {"role": "assistant", "content": "a"}], "tools": []}\n',
+    ),
     write("Dockerfile", "FROM python:3.12\nRUN pip install mlx-lm\n"),
 ]

@@ -41,7 +41,7 @@ ALLOW = [
         "mlx-training guard log",
         "mlx-training jobs --json",
         "mkdir -p .claude/commands && echo hi > .claude/commands/hello.md",
-        "echo '{\"model\": \"opus\"}' > .claude/settings.local.json",
+        'echo \'{"model": "opus"}\' > .claude/settings.local.json',
         "grep -rn disableAllHooks docs || true",
         "git diff {plugin}/hooks",
     )

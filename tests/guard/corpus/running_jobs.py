@@ -36,7 +36,7 @@ _DENY = [
     "python3 -c 'import os; os.kill({pid}, 9)'",
     "python3 -c 'import os, signal; os.killpg({pgid}, signal.SIGTERM)'",
     "python3 -c 'import psutil; psutil.Process({pid}).kill()'",
-    "python3 -c 'import subprocess; subprocess.run([\"kill\", \"-9\", \"{pid}\"])'",
+    'python3 -c \'import subprocess; subprocess.run(["kill", "-9", "{pid}"])\'',
     "for p in {other} {pid}; do kill $p; done",
     "perl -e 'kill 9, {pid}'",
     "bash -c 'kill -9 {pid}'",

@@ -33,7 +33,7 @@ ALLOW = [
     (command, NO)
     for command in (
         "echo ${HF_TOKEN:+set}",
-        "test -n \"$HF_TOKEN\" && echo yes",
+        'test -n "$HF_TOKEN" && echo yes',
         "HF_TOKEN=$HF_TOKEN hf download x",
         "export HF_TOKEN=$(cat ~/.cache/huggingface/token)",
         "echo 'HF_TOKEN=hf_your_token_here' > .env.example",
