@@ -69,7 +69,7 @@ def read_command(world: World, command: str) -> None:
     world.text = clean(command)
     if len(command) > MAX_COMMAND:
         raise Unjudged("the command is longer than is read")
-    Looked.folders = 0
+    Looked.names = 0
     world.scene = Scene(world.text, world.cwd)
     Walker(world.scene).code(world.text, State(world.cwd))
 

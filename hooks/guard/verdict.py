@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from . import paths
+
 ALLOW, ASK, DENY = 0, 1, 2
 WORDS = {ALLOW: "allow", ASK: "ask", DENY: "deny"}
 
@@ -49,6 +51,22 @@ class Verdict:
 def short(path: str, cwd: str) -> str:
     """A path as people say it: relative to the project where it lies in it."""
     return path[len(cwd) + 1 :] if cwd != "/" and path.startswith(cwd + "/") else path
+
+
+def aside(path: str, cwd: str) -> str:
+    """The advice to move a path away, to a name that is free."""
+    name = short(path, cwd)
+    number = 1
+    free = name + ".old"
+    while paths.exists(paths.normal(free, cwd)) and number < 100:
+        number += 1
+        free = f"{name}.old{number}"
+    return f"move it aside to a free name: `mv {quoted(name)} {quoted(free)}`"
+
+
+def quoted(name: str) -> str:
+    plain = name and all(c.isalnum() or c in "-_./+@" for c in name)
+    return name if plain else "'" + name.replace("'", "'\\''") + "'"
 
 
 def said(text: str, limit: int = 120) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from guard import paths
-from guard.verdict import ASK, DENY, Finding, said, short
+from guard.verdict import ASK, DENY, Finding, aside, said, short
 
 RULE = "artefacts"
 KINDS = ("adapter", "checkpoint", "model", "cache", "extra")
@@ -30,10 +30,6 @@ def judge(world) -> list[Finding]:
     return findings
 
 
-def aside(path: str) -> str:
-    return f"move it aside to a free name: `mv {path} {path}.old`"
-
-
 def deleted(world, touch, checkpoints: dict) -> list[Finding]:
     """One finding a deletion, whatever number of things it takes."""
     if touch.op == "empty":
@@ -50,7 +46,7 @@ def deleted(world, touch, checkpoints: dict) -> list[Finding]:
         return [Finding(
             DENY, RULE, f"{said(touch.by)} deletes {names}{more}",
             "trained weights can't be brought back once they are gone",
-            (aside(target) if paths.inside(world.targets(touch)[0], world.cwd + "/") else "name exactly what may go")
+            (aside(world.targets(touch)[0], world.cwd) if paths.inside(world.targets(touch)[0], world.cwd + "/") else "name exactly what may go")
             + ", or ask the user to delete it",
         )]  # fmt: skip
     if cached:
@@ -102,7 +98,7 @@ def written(world, touch) -> list[Finding]:
             findings.append(Finding(
                 DENY, RULE, f"{said(touch.by)} overwrites {thing.label} {name}",
                 "the trained weights that it holds now would be lost",
-                f"write to a new path, or {aside(name)}",
+                f"write to a new path, or {aside(path, world.cwd)}",
             ))  # fmt: skip
     return findings
 
@@ -117,7 +113,7 @@ def tool_write(world) -> list[Finding]:
     name = short(path, world.cwd)
     return [Finding(
         DENY, RULE, f"{world.tool} would overwrite {thing.label} {name}", "what it holds now would be lost",
-        f"write to a new path, or {aside(name)}",
+        f"write to a new path, or {aside(path, world.cwd)}",
     )]  # fmt: skip
 
 
@@ -168,7 +164,7 @@ def saved_over(world, touch) -> list[Finding]:
             return [Finding(
                 DENY, RULE, f"{said(touch.by)} saves a model over the existing {name}",
                 "mlx-lm overwrites it without asking",
-                f"choose a path that is free, such as `{name}-2`, or {aside(name)}",
+                f"choose a path that is free, such as `{name}-2`, or {aside(folder, world.cwd)}",
             )]  # fmt: skip
     return []
 
@@ -188,6 +184,6 @@ def trained_over(world, touch) -> list[Finding]:
         return [Finding(
             DENY, RULE, f"{said(touch.by)} trains onto the existing adapter {name}",
             "the adapter that is there is overwritten at the first save",
-            f"choose a new --adapter-path such as adapters/{paths.base(folder)}-2, or {aside(name)}",
+            f"choose a new --adapter-path such as adapters/{paths.base(folder)}-2, or {aside(folder, world.cwd)}",
         )]  # fmt: skip
     return []

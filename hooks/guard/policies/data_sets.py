@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from guard import paths
-from guard.verdict import ASK, DENY, Finding, said, short
+from guard.verdict import ASK, DENY, Finding, aside, said, short
 
 RULE = "data-sets"
 
@@ -34,7 +34,7 @@ def judge(world) -> list[Finding]:
             name = short(world.file, world.cwd)
             findings.append(Finding(
                 DENY, RULE, f"Write would empty the data set {name}", "its rows would be lost",
-                f"move it aside to a free name: `mv {name} {name}.old`",
+                aside(world.file, world.cwd),
             ))  # fmt: skip
     return findings[:4]
 
@@ -44,5 +44,5 @@ def lost(world, touch, path: str, verb: str) -> Finding:
     return Finding(
         DENY, RULE, f"{said(touch.by)} {verb} the data set {name}",
         "its rows may exist nowhere else, and no training could be repeated without them",
-        f"write the new rows to a new file, or move this one aside: `mv {name} {name}.old`",
+        "write the new rows to a new file, or " + aside(path, world.cwd),
     )  # fmt: skip

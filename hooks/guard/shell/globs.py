@@ -8,20 +8,21 @@ from .marks import BAR, LEFT, LPAREN, ONE, RIGHT, RPAREN, STAR, UNKNOWN, has_glo
 from .nodes import Limit
 
 MAX_MATCHES = 4000
-MAX_FOLDERS = 1000  # folders that the globs of one call may look into
+MAX_NAMES = 8000  # names that the globs of one call may look at; a folder counts for ten
 
 
 class Looked:
-    """How many folders have been looked into; the gate sets it to 0 for each call."""
+    """How many names have been looked at; the gate sets it to 0 for each call."""
 
-    folders = 0
+    names = 0
 
 
 def names_in(folder: str) -> list[str]:
-    Looked.folders += 1
-    if Looked.folders > MAX_FOLDERS:
+    found = paths.listing(folder)
+    Looked.names += 10 + len(found)
+    if Looked.names > MAX_NAMES:
         raise Limit("globs match too much")
-    return paths.listing(folder)
+    return found
 
 
 def matches(name: str, pattern: str) -> bool:
