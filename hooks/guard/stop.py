@@ -35,6 +35,7 @@ NO_COMPARISON_WORDS = (
     "could not compare",
     "couldn't compare",
 )
+LATE_STEPS = 20  # of 50 ms
 MAX_TRANSCRIPT = 60_000_000
 
 
@@ -43,10 +44,10 @@ def review(payload: dict) -> str:
     if payload.get("agent_type") != SPECIALIST:
         return ""
     path = payload.get("agent_transcript_path") or payload.get("transcript_path")
-    text = paths.read_text(str(path), MAX_TRANSCRIPT) if path else None
+    report = str(payload.get("last_assistant_message") or "")
+    text = transcript_with(str(path), report) if path else ""
     if not text:
         return ""
-    report = str(payload.get("last_assistant_message") or "")
     held = Held(str(payload.get("agent_id") or payload.get("session_id") or "main"))
     reasons = []
     for job_id in started(text):
@@ -57,6 +58,20 @@ def review(payload: dict) -> str:
     if not reasons or (payload.get("stop_hook_active") and not held.kept):
         return ""
     return wire.dumps({"decision": "block", "reason": "Before you stop: " + " ".join(reasons)})
+
+
+def transcript_with(path: str, report: str) -> str:
+    """The transcript once it holds the agent's last words: the client writes it in the background, and may be late."""
+    import time
+
+    plain = max(report.replace('"', "\n").replace("\\", "\n").split("\n"), key=len)[:60]
+    mark = plain if plain.isascii() else ""
+    for _ in range(LATE_STEPS):
+        text = paths.read_text(path, MAX_TRANSCRIPT) or ""
+        if mark in text:
+            break
+        time.sleep(0.05)
+    return text
 
 
 def started(transcript: str) -> list[str]:

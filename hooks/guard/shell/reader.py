@@ -75,6 +75,20 @@ class Reader(WordReader):
         return "\n" if one == "\n" else ""
 
     def pipeline(self) -> Pipeline:
+        negated = self.prefixes()
+        commands = [self.command()]
+        while True:
+            self.blanks()
+            two = self.s[self.i : self.i + 2]
+            if two[:1] != "|" or two == "||":
+                return Pipeline(commands, negated)
+            self.i += 2 if two == "|&" else 1
+            self.skip_lines()
+            self.prefixes()
+            commands.append(self.command())
+
+    def prefixes(self) -> bool:
+        """Skip `!`, `time [-p]` and `coproc`; True when the status is negated."""
         negated = False
         while True:
             word = self.peek_word()
@@ -87,15 +101,7 @@ class Reader(WordReader):
             if word == "time" and self.peek_word() == "-p":
                 self.i += 2
                 self.blanks()
-        commands = [self.command()]
-        while True:
-            self.blanks()
-            two = self.s[self.i : self.i + 2]
-            if two[:1] != "|" or two == "||":
-                return Pipeline(commands, negated)
-            self.i += 2 if two == "|&" else 1
-            self.skip_lines()
-            commands.append(self.command())
+        return negated
 
     # -- commands -------------------------------------------------------------------------------------------------
 

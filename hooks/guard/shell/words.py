@@ -25,6 +25,7 @@ class WordReader:
         self.i = 0
         self.depth = depth
         self.broken = False  # bash -n would refuse this text
+        self.inner = 0  # parentheses of substitutions that are open
         self.pending: list = []  # heredocs whose bodies start at the next newline
 
     def script(self, stops: tuple = ()):  # pragma: no cover - given by Reader
@@ -173,7 +174,9 @@ class WordReader:
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise Limit("nested too deeply")
+        self.inner += 1
         body = self.script((")",))
+        self.inner -= 1
         if self.s[self.i : self.i + 1] == ")":
             self.i += 1
         else:
@@ -299,7 +302,7 @@ class WordReader:
                 while j < n and j - i < {"x": 2, "u": 4, "U": 8}[e] and s[j] in "0123456789abcdefABCDEF":
                     j += 1
                 code = int(s[i:j], 16) if j > i else 0
-                out.append(chr(code) if 0 < code < 0x110000 and not 0xD800 <= code < 0xE000 else "\\" + e)
+                out.append(chr(code) if j > i and code < 0x110000 and not 0xD800 <= code < 0xE000 else "\\" + e)
                 i = j
             elif e in "01234567":
                 j = i - 1
@@ -315,7 +318,7 @@ class WordReader:
         if i >= n:
             self.broken = True
         self.i = min(i + 1, n)
-        return "".join(out)
+        return "".join(out).partition("\0")[0]  # as bash: a NUL ends the text
 
     # -- heredocs -------------------------------------------------------------------------------------------------
 
@@ -328,8 +331,7 @@ class WordReader:
             lines = []
             while True:
                 if self.i >= self.n:
-                    self.broken = self.broken or redirect.body is None
-                    break
+                    break  # bash only warns and takes what there is
                 end = s.find("\n", self.i)
                 end = end if end >= 0 else self.n
                 line = s[self.i : end]
@@ -337,6 +339,9 @@ class WordReader:
                 if strip:
                     line = line.lstrip("\t")
                 if line == delimiter:
+                    break
+                if self.inner and delimiter and line.startswith(delimiter) and line[len(delimiter) :].lstrip()[:1] == ")":
+                    self.i = s.index(")", end - len(line) + len(delimiter))  # as bash: `EOF)` ends both
                     break
                 lines.append(line)
             text = "\n".join(lines) + ("\n" if lines else "")

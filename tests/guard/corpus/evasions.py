@@ -87,6 +87,8 @@ DENY = [
     "echo '<<EOF'\nrm -rf adapters",
     "((1<<2))\nrm -rf adapters\n2",
     "cat <<< EOF\nrm -rf adapters",
+    "x=$(cat <<EOF\nhi\nEOF)\nrm -rf adapters",
+    "echo \"$(cat <<'EOF'\nhi\nEOF )\"\nrm -rf adapters",
     "# <<EOF\nrm -rf adapters\nEOF",
     "sudo -u nobody rm -rf adapters || rm -rf adapters",
     "env rm -rf adapters",
