@@ -95,7 +95,8 @@ def main() -> int:
 
         def payload(tool: str, inputs: dict) -> bytes:
             return json.dumps({
-                "session_id": "s" * 36, "transcript_path": "/Users/someone/.claude/projects/x/y.jsonl", "cwd": str(folder),
+                        "session_id": "s" * 36,
+                    "cwd": str(folder),
                 "permission_mode": "default", "hook_event_name": "PreToolUse", "tool_name": tool, "tool_input": inputs, "tool_use_id": "toolu_1",
             }).encode()  # fmt: skip
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from . import paths, settings, wire
+from .prefilter import MAX_PAYLOAD
 from .shell.marks import clean
 from .verdict import ALLOW, DENY, Finding, Verdict
 from .world import World
 
 MAX_COMMAND = 100_000  # characters; a longer command is not read, only searched for our names
-MAX_PAYLOAD = 4_000_000  # bytes; beyond that not even the JSON is read
 DEADLINE_SECONDS = 4  # well under the hook's own time-out, after which Claude Code would let the call pass
 # A text that names one of these is refused when it can't be judged.
 NAMES = (

@@ -18,7 +18,6 @@ class _Reading:
     parse_float = float
     parse_int = int
     parse_constant = float
-    memo: dict = {}
 
 
 def loads(text: str):

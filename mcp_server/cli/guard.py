@@ -43,7 +43,14 @@ def explain(command: str, cwd: str) -> dict[str, Any]:
     from guard.prefilter import settled
 
     payload = {"tool_name": "Bash", "cwd": cwd, "tool_input": {"command": command}}
-    told: dict[str, Any] = {"command": command, "cwd": cwd, "decision": "allow", "reading": [], "effects": [], "findings": []}
+    told: dict[str, Any] = {
+        "command": command,
+        "cwd": cwd,
+        "decision": "allow",
+        "reading": [],
+        "effects": [],
+        "findings": [],
+    }
     if settled(payload):
         told["reading"] = ["known to be harmless by its plain words alone; not read further"]
         return told
@@ -56,12 +63,21 @@ def explain(command: str, cwd: str) -> dict[str, Any]:
         {"rule": each.rule, "seen": each.seen, "why": each.why, "instead": each.advice} for each in verdict.findings
     ]
     if world is not None:
-        told["reading"] = [_shown(" ".join(run.argv) + (f"  [in {run.place}]" if run.place else "")) for run in world.scene.runs]
+        told["reading"] = [
+            _shown(" ".join(run.argv) + (f"  [in {run.place}]" if run.place else "")) for run in world.scene.runs
+        ]
         told["effects"] = [
-            {"effect": touch.op, "path": _shown(touch.path), "protected": sorted({thing.kind for thing in _things(world, touch)})}
+            {
+                "effect": touch.op,
+                "path": _shown(touch.path),
+                "protected": sorted({thing.kind for thing in _things(world, touch)}),
+            }
             for touch in world.scene.touches
         ]
-        told["effects"] += [{"effect": f"signal {kill.signal}", "path": _shown(f"{kill.how} {kill.target}"), "protected": []} for kill in world.scene.kills]
+        told["effects"] += [
+            {"effect": f"signal {kill.signal}", "path": _shown(f"{kill.how} {kill.target}"), "protected": []}
+            for kill in world.scene.kills
+        ]
     return told
 
 
@@ -111,7 +127,9 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _effect(row: dict[str, Any]) -> str:
-    return f"{row['effect']} {row['path']}" + (f"  (protected: {', '.join(row['protected'])})" if row["protected"] else "")
+    return f"{row['effect']} {row['path']}" + (
+        f"  (protected: {', '.join(row['protected'])})" if row["protected"] else ""
+    )
 
 
 def _log(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ DELETE = ToolUse("Bash", {"command": "rm -rf adapters"})
 BODY = agent_definition()[1][:200]
 
 # A server with the one tool that the stop hook looks for: it makes the job folder that the test asks for.
-SERVER = '''
+SERVER = """
 import json, os, sys
 home = os.environ["STATE"]
 def call(arguments):
@@ -44,7 +44,7 @@ for line in sys.stdin:
     else:
         reply["error"] = {"code": -32601, "message": "no such method"}
     print(json.dumps(reply), flush=True)
-'''
+"""
 
 
 @pytest.fixture
@@ -55,7 +55,11 @@ def plugin(tmp_path: Path, claude: Claude) -> Path:
         shutil.copytree(REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__", "base"))
     (folder / "server.py").write_text(SERVER)
     (folder / ".claude-plugin").mkdir()
-    server = {"command": sys.executable, "args": ["${CLAUDE_PLUGIN_ROOT}/server.py"], "env": {"STATE": str(claude.state)}}
+    server = {
+        "command": sys.executable,
+        "args": ["${CLAUDE_PLUGIN_ROOT}/server.py"],
+        "env": {"STATE": str(claude.state)},
+    }
     manifest = {"name": "mlx-training", "version": "0.0.1", "mcpServers": {"mlx": server}}
     (folder / ".claude-plugin/plugin.json").write_text(json.dumps(manifest))
     return folder
@@ -70,7 +74,9 @@ def weights(claude: Claude) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["default", "bypassPermissions"])
-def test_a_denied_command_does_not_run_in_the_main_agent(claude: Claude, plugin: Path, weights: Path, mode: str) -> None:
+def test_a_denied_command_does_not_run_in_the_main_agent(
+    claude: Claude, plugin: Path, weights: Path, mode: str
+) -> None:
     def main(request: Request) -> Script:
         request = yield DELETE
         assert request.result.is_error
@@ -85,12 +91,16 @@ def test_a_denied_command_does_not_run_in_the_main_agent(claude: Claude, plugin:
 
 
 @pytest.mark.parametrize("mode", ["default", "bypassPermissions"])
-def test_a_denied_command_does_not_run_in_the_specialist(claude: Claude, plugin: Path, weights: Path, mode: str) -> None:
+def test_a_denied_command_does_not_run_in_the_specialist(
+    claude: Claude, plugin: Path, weights: Path, mode: str
+) -> None:
     def specialist(request: Request) -> Script:
         request = yield DELETE
         assert request.result.is_error
         assert "[artefacts]" in request.result.text
-        request = yield ToolUse("Write", {"file_path": str(weights.parents[2] / "data/train.jsonl"), "content": "not json\n"})
+        request = yield ToolUse(
+            "Write", {"file_path": str(weights.parents[2] / "data/train.jsonl"), "content": "not json\n"}
+        )
         assert "[data-content]" in request.result.text
         yield "nothing was deleted"
 
@@ -138,7 +148,9 @@ def test_a_crash_of_the_hook_blocks(claude: Claude, plugin: Path, weights: Path,
 def test_after_a_write_the_model_reads_what_is_wrong(claude: Claude, plugin: Path) -> None:
     def main(request: Request) -> Script:
         path = str(claude.project / "lora.yaml")
-        request = yield ToolUse("Write", {"file_path": path, "content": "model: m\ntrain: true\niters: 10\nlora_layers: 4\n"})
+        request = yield ToolUse(
+            "Write", {"file_path": path, "content": "model: m\ntrain: true\niters: 10\nlora_layers: 4\n"}
+        )
         assert "line 4" in request.text
         assert "num_layers" in request.text
         yield "done"
@@ -146,7 +158,10 @@ def test_after_a_write_the_model_reads_what_is_wrong(claude: Claude, plugin: Pat
     claude.run(main=main, plugin_dirs=[plugin], allowed_tools=["Write"]).expect_success()
 
 
-FAILED = {"state.json": {"status": "failed", "why": "out of memory in step 12"}, "spec.json": {"kind": "train", "options": {}}}
+FAILED = {
+    "state.json": {"status": "failed", "why": "out of memory in step 12"},
+    "spec.json": {"kind": "train", "options": {}},
+}
 RUNNING = {"state.json": {"status": "working"}, "spec.json": {"kind": "train", "options": {}}}
 FINISHED = {"state.json": {"status": "completed"}, "spec.json": {"kind": "train", "options": {"adapter_path": "/a"}}}
 
@@ -161,9 +176,13 @@ FINISHED = {"state.json": {"status": "completed"}, "spec.json": {"kind": "train"
     ],
     ids=["failed", "running", "not compared", "said already"],
 )  # fmt: skip
-def test_the_specialist_is_held_back_once(claude: Claude, plugin: Path, files: dict, first: str, second: str, held_for: str) -> None:
+def test_the_specialist_is_held_back_once(
+    claude: Claude, plugin: Path, files: dict, first: str, second: str, held_for: str
+) -> None:
     def main(request: Request) -> Script:
-        yield ToolUse("Bash", {"command": "sleep 2"})  # the server connects meanwhile: the specialist gets its tool at once
+        yield ToolUse(
+            "Bash", {"command": "sleep 2"}
+        )  # the server connects meanwhile: the specialist gets its tool at once
         yield ask_agent(SPECIALIST, "train")
         yield "done"
 

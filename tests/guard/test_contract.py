@@ -37,7 +37,9 @@ def run_in(hooks: Path, payload: dict, tree: Tree, extra: dict | None = None) ->
     )  # fmt: skip
 
 
-def test_an_exception_refuses_what_names_something_protected_and_is_silent_otherwise(tree: Tree, tmp_path: Path) -> None:
+def test_an_exception_refuses_what_names_something_protected_and_is_silent_otherwise(
+    tree: Tree, tmp_path: Path
+) -> None:
     hooks = copy_of_hooks(tmp_path)
     (hooks / "guard/effects/walker.py").write_text("raise ZeroDivisionError\n")
     assert decision(run_in(hooks, bash("rm -rf adapters", tree), tree)) == "deny"
@@ -76,7 +78,9 @@ def test_a_killed_or_missing_interpreter_refuses(tree: Tree, tmp_path: Path) -> 
 def test_the_interpreter_of_session_start_is_used(tree: Tree, tmp_path: Path) -> None:
     data = tmp_path / "data"
     environment = {**tree.environment(), "CLAUDE_PLUGIN_DATA": str(data), "PATH": os.environ["PATH"]}
-    subprocess.run(["/bin/sh", str(PLUGIN / "hooks/run"), "session_start.py"], input=b"{}", env=environment, check=True, timeout=60)
+    subprocess.run(
+        ["/bin/sh", str(PLUGIN / "hooks/run"), "session_start.py"], input=b"{}", env=environment, check=True, timeout=60
+    )
     found = Path((data / "interpreter").read_text().strip())
     assert found.is_file()
     assert not found.is_symlink()
@@ -97,7 +101,19 @@ def test_hooks_json_blocks_on_failure_and_names_files_that_exist() -> None:
             assert (PLUGIN / "hooks" / hook["args"][1]).is_file()
 
 
-@pytest.mark.parametrize("raw", [b"", b"not json", b"[]", b"null", b'{"tool_name": "Bash"}', b'{"tool_input": 3}', b'{"tool_name": "Bash", "tool_input": {"command": 7}}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"not json",
+        b"[]",
+        b"null",
+        b'{"tool_name": "Bash"}',
+        b'{"tool_input": 3}',
+        b'{"tool_name": "Bash", "tool_input": {"command": 7}}',
+        b"\xff\xfe",
+    ],
+)
 def test_input_that_is_no_tool_call_is_passed_over(tree: Tree, raw: bytes) -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(PLUGIN / "hooks/pre_tool_use.py")],
@@ -111,7 +127,9 @@ def test_a_deleted_working_folder_does_not_matter(tree: Tree, tmp_path: Path) ->
     gone.mkdir()
     script = f"cd {gone}; rmdir {gone}; exec {sys.executable} -I -S {PLUGIN}/hooks/pre_tool_use.py"
     payload = json.dumps(bash("rm -rf adapters", tree)).encode()
-    done = subprocess.run(["sh", "-c", script], input=payload, capture_output=True, env=tree.environment(), timeout=30, check=False)
+    done = subprocess.run(
+        ["sh", "-c", script], input=payload, capture_output=True, env=tree.environment(), timeout=30, check=False
+    )
     assert decision(done) == "deny"
 
 
@@ -166,7 +184,11 @@ def test_settings_widen_and_switch_off_but_the_agent_can_not_write_them(tree: Tr
         assert decision(ask_hook(bash("hf upload me/x .", tree), tree.environment())) == "allow"
         write = {"tool_name": "Write", "cwd": str(tree.root), "tool_input": {"file_path": str(gold), "content": "x"}}
         assert decision(ask_hook(write, tree.environment())) == "deny"
-        disable = {"tool_name": "Edit", "cwd": str(tree.root), "tool_input": {"file_path": str(settings), "old_string": "hub", "new_string": "artefacts"}}
+        disable = {
+            "tool_name": "Edit",
+            "cwd": str(tree.root),
+            "tool_input": {"file_path": str(settings), "old_string": "hub", "new_string": "artefacts"},
+        }
         assert decision(ask_hook(disable, tree.environment())) == "deny"
     finally:
         settings.unlink()
@@ -184,7 +206,9 @@ def test_settings_widen_and_switch_off_but_the_agent_can_not_write_them(tree: Tr
         ({"system": "Windows"}, "", "Windows"),
     ],
 )
-def test_the_machine_is_judged_by_its_facts(tree: Tree, tmp_path: Path, facts: dict, platforms: str, expected: str) -> None:
+def test_the_machine_is_judged_by_its_facts(
+    tree: Tree, tmp_path: Path, facts: dict, platforms: str, expected: str
+) -> None:
     file = tmp_path / "facts.json"
     base = {"translated": False, "container": False, "macos": "26.1", "metal": True, "chip": "x", "memory_bytes": 1}
     file.write_text(json.dumps({**base, **facts}))
@@ -220,13 +244,19 @@ def test_explain_comes_to_the_same_verdict_as_the_hook(tree: Tree) -> None:
         "import json, sys; sys.path.insert(0, sys.argv[1]); from mcp_server.cli.guard import explain\n"
         "print(json.dumps([explain(c, sys.argv[2])['decision'] for c in json.load(sys.stdin)]))"
     )
-    commands = [tree.fill(case[2]) for case in corpus.cases() if case[3].get("state") != "training" and case[0] not in ("running_jobs",)]
+    commands = [
+        tree.fill(case[2])
+        for case in corpus.cases()
+        if case[3].get("state") != "training" and case[0] not in ("running_jobs",)
+    ]
     done = subprocess.run(
         [sys.executable, "-c", script, str(PLUGIN), str(tree.root)],
         input=json.dumps(commands).encode(), capture_output=True, env=tree.environment(), cwd=PLUGIN, timeout=120, check=True,
     )  # fmt: skip
     told = json.loads(done.stdout)
-    labels = [case[1] for case in corpus.cases() if case[3].get("state") != "training" and case[0] not in ("running_jobs",)]
+    labels = [
+        case[1] for case in corpus.cases() if case[3].get("state") != "training" and case[0] not in ("running_jobs",)
+    ]
     assert [pair for pair in zip(labels, told, commands) if pair[0] != pair[1]] == []
 
 
@@ -237,16 +267,34 @@ def test_shared_modules_stay_light() -> None:
         "import mcp_server.datasets.rows, mcp_server.jobs.lock, mcp_server.platform.facts\n"
         "print(*sorted(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", script, str(PLUGIN)], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script, str(PLUGIN)], capture_output=True, text=True, check=True, timeout=30
+    )
     loaded = set(done.stdout.split())
-    assert not loaded & {"pathlib", "typing", "dataclasses", "subprocess", "pydantic", "mlx", "psutil", "asyncio", "logging"}
+    assert not loaded & {
+        "pathlib",
+        "typing",
+        "dataclasses",
+        "subprocess",
+        "pydantic",
+        "mlx",
+        "psutil",
+        "asyncio",
+        "logging",
+    }
 
 
 def test_the_unrelated_path_imports_one_module_of_ours() -> None:
     script = "import sys, json; sys.path.insert(0, sys.argv[1]); from guard.prefilter import settled_raw; print(settled_raw(sys.argv[2].encode())); print(*sorted(sys.modules))"
     raw = json.dumps({"tool_name": "Bash", "cwd": "/", "tool_input": {"command": "git commit -m 'a; b'"}})
     script = script.replace(", json", "")
-    done = subprocess.run([sys.executable, "-I", "-S", "-c", script, str(PLUGIN / "hooks"), raw], capture_output=True, text=True, check=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", script, str(PLUGIN / "hooks"), raw],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
     answer, modules = done.stdout.splitlines()
     assert answer == "True"
     assert {name for name in modules.split() if name.startswith("guard")} == {"guard", "guard.prefilter"}
@@ -254,12 +302,28 @@ def test_the_unrelated_path_imports_one_module_of_ours() -> None:
 
 
 def test_it_runs_on_python_39(tree: Tree) -> None:
-    old = next(iter(map(str, Path.home().glob(".pyenv/versions/3.9*/bin/python3.9"))), None) or shutil.which("python3.9")
+    old = next(iter(map(str, Path.home().glob(".pyenv/versions/3.9*/bin/python3.9"))), None) or shutil.which(
+        "python3.9"
+    )
     if old is None:
         pytest.skip("no Python 3.9 on this machine")
-    for command, expected in (("rm -rf adapters", "deny"), ("python3 -c \"import shutil; shutil.rmtree('models')\"", "deny"), ("ls", "allow"), ("mlx_lm.generate --model m", "allow")):
+    for command, expected in (
+        ("rm -rf adapters", "deny"),
+        ("python3 -c \"import shutil; shutil.rmtree('models')\"", "deny"),
+        ("ls", "allow"),
+        ("mlx_lm.generate --model m", "allow"),
+    ):
         payload = json.dumps(bash(command, tree)).encode()
-        done = subprocess.run([old, "-I", "-S", str(PLUGIN / "hooks/pre_tool_use.py")], input=payload, capture_output=True, env=tree.environment(), timeout=30, check=False)
+        done = subprocess.run(
+            [old, "-I", "-S", str(PLUGIN / "hooks/pre_tool_use.py")],
+            input=payload,
+            capture_output=True,
+            env=tree.environment(),
+            timeout=30,
+            check=False,
+        )
         assert decision(done) == expected
-    compiled = subprocess.run([old, "-m", "compileall", "-q", "-f", str(PLUGIN / "hooks")], capture_output=True, timeout=60, check=False)
+    compiled = subprocess.run(
+        [old, "-m", "compileall", "-q", "-f", str(PLUGIN / "hooks")], capture_output=True, timeout=60, check=False
+    )
     assert compiled.returncode == 0, compiled.stdout

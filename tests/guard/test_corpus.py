@@ -44,7 +44,9 @@ def test_deny_and_ask_are_told_apart(first: list[dict]) -> None:
 
 def test_there_is_never_an_explicit_allow(first: list[dict], other: list[dict]) -> None:
     for row in [*first, *other]:
-        assert "allow" not in (json.loads(row["answer"])["hookSpecificOutput"]["permissionDecision"] if row["answer"] else "")
+        assert "allow" not in (
+            json.loads(row["answer"])["hookSpecificOutput"]["permissionDecision"] if row["answer"] else ""
+        )
 
 
 def test_every_suggestion_passes_the_gate(first: list[dict], other: list[dict], tmp_path) -> None:

@@ -20,7 +20,12 @@ def tree(tmp_path: Path) -> Tree:
 
 def post(tree: Tree, path: str, text: str) -> dict:
     tree.write(path, text)
-    payload = {"hook_event_name": "PostToolUse", "tool_name": "Write", "cwd": str(tree.root), "tool_input": {"file_path": str(tree.root / path)}}
+    payload = {
+        "hook_event_name": "PostToolUse",
+        "tool_name": "Write",
+        "cwd": str(tree.root),
+        "tool_input": {"file_path": str(tree.root / path)},
+    }
     done = ask_hook(payload, tree.environment(), "post_tool_use.py")
     assert (done.returncode, done.stderr) == (0, b"")
     return json.loads(done.stdout) if done.stdout else {}
@@ -32,19 +37,39 @@ def post(tree: Tree, path: str, text: str) -> dict:
         ("new/train.jsonl", GOOD + "{broken\n", "line 2 is not valid JSON"),
         ("new/train.jsonl", "", "IndexError"),
         ("new/valid.jsonl", GOOD + "\n" + GOOD, "line 2 is blank"),
-        ("lora.yaml", 'model: m\ntrain: true\niters: 10\nlearning_rate: "1e-5"\n', "line 4: learning_rate is '1e-5', but must be a number"),
+        (
+            "lora.yaml",
+            'model: m\ntrain: true\niters: 10\nlearning_rate: "1e-5"\n',
+            "line 4: learning_rate is '1e-5', but must be a number",
+        ),
         ("lora.yaml", "model: m\ntrain: true\niters: many\n", "line 3: iters is 'many', but must be a whole number"),
         ("lora.yaml", "model: m\ntrain: true\niters: 10\nlora_layers: 4\n", "it calls it num_layers"),
         ("lora.yaml", "model: m\ntrain: true\niters: 10\nadaptr_path: x\n", "did you mean adapter_path?"),
-        ("lora.yaml", "model: m\nnum_layers: 4\nlora_parameters:\n  rank: 8\n  alpha: 16\n", "lora_parameters has no scale"),
-        ("lora.yaml", "model: m\ntrain: true\niters: 10\nlr_schedule:\n  name: cosine\n  arguments: [1e-5]\n", "lr_schedule.name is 'cosine'"),
-        ("lora.yaml", "model: m\ntrain: true\niters: 10\nlr_schedule:\n  name: cosine_decay\n  arguments: ['1e-5', 10]\n", "is text, not a number"),
+        (
+            "lora.yaml",
+            "model: m\nnum_layers: 4\nlora_parameters:\n  rank: 8\n  alpha: 16\n",
+            "lora_parameters has no scale",
+        ),
+        (
+            "lora.yaml",
+            "model: m\ntrain: true\niters: 10\nlr_schedule:\n  name: cosine\n  arguments: [1e-5]\n",
+            "lr_schedule.name is 'cosine'",
+        ),
+        (
+            "lora.yaml",
+            "model: m\ntrain: true\niters: 10\nlr_schedule:\n  name: cosine_decay\n  arguments: ['1e-5', 10]\n",
+            "is text, not a number",
+        ),
         ("lora.yaml", "model: m\ntrain: true\niters: 10\n\tdata: x\n", "tab"),
         ("lora.yaml", "model: m\ntrain: true\niters: 10\niters: 20\n", "stands twice"),
         ("lora.yaml", "model: m\ntrain: yes please\niters: 10\n", "train is 'yes please', but must be true or false"),
         ("adapters/n/adapter_config.json", "{", "not valid JSON"),
         ("adapters/n/adapter_config.json", '{"peft_type": "LORA", "r": 8}', "PEFT"),
-        ("adapters/n/adapter_config.json", '{"num_layers": "4", "lora_parameters": {"rank": 8, "scale": 20.0, "dropout": 0.0}}', "num_layers is '4'"),
+        (
+            "adapters/n/adapter_config.json",
+            '{"num_layers": "4", "lora_parameters": {"rank": 8, "scale": 20.0, "dropout": 0.0}}',
+            "num_layers is '4'",
+        ),
     ],
 )
 def test_what_mlx_lm_could_not_use_goes_back_to_the_model(tree: Tree, path: str, text: str, expected: str) -> None:
@@ -57,12 +82,21 @@ def test_what_mlx_lm_could_not_use_goes_back_to_the_model(tree: Tree, path: str,
     ("path", "text"),
     [
         ("new/train.jsonl", GOOD * 3),
-        ("lora.yaml", "model: m\ntrain: true  # go\ndata: 'my data'\niters: 1_000\nlearning_rate: 1.0e-5\nlora_parameters:\n  keys: [self_attn.q_proj]\n  rank: 8\n  scale: 20\n  dropout: 0.0\n"),
-        ("lora.yaml", "model: m\ntrain: true\niters: 10\nlr_schedule:\n  name: cosine_decay\n  warmup: 10\n  arguments:\n    - 0.00001\n    - 100\n"),
+        (
+            "lora.yaml",
+            "model: m\ntrain: true  # go\ndata: 'my data'\niters: 1_000\nlearning_rate: 1.0e-5\nlora_parameters:\n  keys: [self_attn.q_proj]\n  rank: 8\n  scale: 20\n  dropout: 0.0\n",
+        ),
+        (
+            "lora.yaml",
+            "model: m\ntrain: true\niters: 10\nlr_schedule:\n  name: cosine_decay\n  warmup: 10\n  arguments:\n    - 0.00001\n    - 100\n",
+        ),
         ("docker.yaml", "services:\n  model: x\n  train: y\n"),
         ("config.yaml", "model: gpt\ntemperature: hot\n"),
         ("notes.txt", "iters: many\n"),
-        ("adapters/n/adapter_config.json", '{"fine_tune_type": "lora", "num_layers": 4, "lora_parameters": {"rank": 8, "scale": 20.0, "dropout": 0.0}}'),
+        (
+            "adapters/n/adapter_config.json",
+            '{"fine_tune_type": "lora", "num_layers": 4, "lora_parameters": {"rank": 8, "scale": 20.0, "dropout": 0.0}}',
+        ),
         ("package.json", "{"),
     ],
 )
@@ -105,11 +139,29 @@ class Stop:
         self.transcript = tree.base / "agent.jsonl"
         self.lines: list[dict] = []
 
-    def started(self, job: str, *, error: bool = False, tool: str = "mcp__plugin_mlx-training_mlx__start_lora_training") -> None:
+    def started(
+        self, job: str, *, error: bool = False, tool: str = "mcp__plugin_mlx-training_mlx__start_lora_training"
+    ) -> None:
         use = f"toolu_{len(self.lines)}"
-        self.lines.append({"message": {"role": "assistant", "content": [{"type": "tool_use", "id": use, "name": tool, "input": {}}]}})
+        self.lines.append(
+            {"message": {"role": "assistant", "content": [{"type": "tool_use", "id": use, "name": tool, "input": {}}]}}
+        )
         text = json.dumps({"job_id": job, "adapter_path": "adapters/x"})
-        self.lines.append({"message": {"role": "user", "content": [{"type": "tool_result", "tool_use_id": use, "is_error": error, "content": [{"type": "text", "text": text}]}]}})
+        self.lines.append(
+            {
+                "message": {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "tool_result",
+                            "tool_use_id": use,
+                            "is_error": error,
+                            "content": [{"type": "text", "text": text}],
+                        }
+                    ],
+                }
+            }
+        )
 
     def job(self, job: str, status: str, kind: str = "train", adapter: str = "/a/x", why: str = "") -> None:
         folder = self.tree.home / ".mlx-training/jobs" / job
@@ -221,5 +273,10 @@ def test_a_damaged_transcript_lets_go(stop: Stop, damage: str) -> None:
     text = {"empty": "", "garbage": "\x00\x01{]\n", "cut": stop.transcript.read_text()[:90]}[damage]
     stop.transcript.write_text(text)
     stop.lines = []
-    payload = {"agent_type": AGENT, "agent_id": "a2", "agent_transcript_path": str(stop.transcript), "last_assistant_message": "x"}
+    payload = {
+        "agent_type": AGENT,
+        "agent_id": "a2",
+        "agent_transcript_path": str(stop.transcript),
+        "last_assistant_message": "x",
+    }
     assert ask_hook(payload, stop.tree.environment(), "subagent_stop.py").stdout == b""

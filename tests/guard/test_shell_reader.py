@@ -107,7 +107,9 @@ def commands(node) -> list[str]:
 
 
 def test_tree_sitter_finds_the_same_commands() -> None:
-    language = pytest.importorskip("tree_sitter_bash", reason="install tree-sitter and tree-sitter-bash (development dependencies) for this oracle")
+    language = pytest.importorskip(
+        "tree_sitter_bash", reason="install tree-sitter and tree-sitter-bash (development dependencies) for this oracle"
+    )
     tree_sitter = pytest.importorskip("tree_sitter")
     parser = tree_sitter.Parser(tree_sitter.Language(language.language()))
     agreed = disagreed = 0
@@ -170,7 +172,35 @@ def test_commands_are_found_where_they_are_and_nowhere_else(text: str, expected:
     assert sorted(commands(parse(text))) == sorted(expected)
 
 
-@pytest.mark.parametrize("text", ["'", '"', "`", "$(", "${", "$((", "((", "<<", "<<E", "a |", "a &&", ")", "}", "fi", "done", ";;", "if", "case x in", "for", "f()", "[[", "$'\\", "a=(", "\\"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "'",
+        '"',
+        "`",
+        "$(",
+        "${",
+        "$((",
+        "((",
+        "<<",
+        "<<E",
+        "a |",
+        "a &&",
+        ")",
+        "}",
+        "fi",
+        "done",
+        ";;",
+        "if",
+        "case x in",
+        "for",
+        "f()",
+        "[[",
+        "$'\\",
+        "a=(",
+        "\\",
+    ],
+)
 def test_broken_text_is_read_without_an_exception(text: str) -> None:
     for prefix in ("", "rm x; ", "rm x\n"):
         assert "rm" in commands(parse(prefix + text)) or not prefix

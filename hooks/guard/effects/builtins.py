@@ -21,7 +21,7 @@ def handle(call: Call) -> tuple | None:
         return "", False
     if name in ("test", "["):
         words = argv[1:-1] if name == "[" and argv[-1] == "]" else argv[1:]
-        return "", test_status(words, state)
+        return "", test_status(words)
     if name in ("echo", "print"):
         return echo(argv), True
     if name == "printf":

@@ -57,7 +57,7 @@ def family_of(name: str) -> str:
 class Call:
     """A simple command about to start, as the families see it."""
 
-    __slots__ = ("argv", "env", "guard", "scene", "state", "stdin", "walker", "want")
+    __slots__ = ("_line", "argv", "env", "guard", "scene", "state", "stdin", "walker", "want")
 
     def __init__(
         self, walker, argv: list[str], state: State, stdin: str | None, want: bool, env: dict | None = None
@@ -70,6 +70,14 @@ class Call:
         self.want = want
         self.env = env or {}
         self.guard = 0
+        self._line: str | None = None
+
+    @property
+    def line(self) -> str:
+        """The command as messages show it; joined once, since thousands of paths may share it."""
+        if self._line is None:
+            self._line = " ".join(self.argv[:40])[:400]
+        return self._line
 
     @property
     def name(self) -> str:
@@ -79,7 +87,7 @@ class Call:
 
     def touch(self, op: str, path: str) -> Touch:
         """This command does `op` to a path."""
-        return self.scene.touch(op, path, self.state, " ".join(self.argv))
+        return self.scene.touch(op, path, self.state, self.line)
 
     def kill(self, how: str, target: str, signal: str) -> None:
         self.scene.kills.append(Kill(how, target, signal, " ".join(self.argv)))
@@ -233,7 +241,7 @@ def has_long(flags: set[str], name: str, shortest: int = 3) -> bool:
     return any(len(flag) >= shortest and name.startswith(flag) for flag in flags)
 
 
-def test_status(words: list[str], state: State) -> bool | None:
+def test_status(words: list[str]) -> bool | None:
     """`[ ... ]`: known only for the simplest questions."""
     negated = bool(words) and words[0] == "!"
     if negated:

@@ -223,7 +223,7 @@ def inner_run(call: Call, tool: str, verb: str, words: list[str], compose: bool)
     for mount in mounts:
         source, colon, target = mount.partition(":")
         if colon:
-            call.scene.moved.append((paths.normal(target.partition(":")[0], "/"), paths.normal(source, call.state.cwd)))
+            call.scene.moved[paths.normal(target.partition(":")[0], "/")] = paths.normal(source, call.state.cwd)
     inner = ([entry] if entry else []) + rest
     if not inner:
         if "mlx" in image.lower():

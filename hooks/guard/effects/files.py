@@ -96,7 +96,7 @@ def move(call: Call) -> tuple:
         if not keeps and start != paths.real(absolute) and not paths.is_dir(absolute):
             call.touch("overwrite", goal)
         if UNKNOWN not in absolute and UNKNOWN not in start:
-            call.scene.moved.append((absolute, start))
+            call.scene.moved[absolute] = start
     return DONE
 
 
@@ -166,7 +166,7 @@ def link(call: Call) -> tuple:
             call.touch("overwrite", goal)
         begin = paths.normal(source, call.state.cwd if "s" not in flags else paths.parent(absolute))
         if not paths.exists(absolute) and UNKNOWN not in begin + absolute:
-            call.scene.moved.append((absolute + "/", begin + "/"))
+            call.scene.moved[absolute + "/"] = begin + "/"
             call.scene.made.add(absolute)
     return DONE
 

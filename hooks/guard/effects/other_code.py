@@ -41,10 +41,8 @@ WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789
 def walk(call: Call, text: str, arguments: list[str]) -> None:
     """Find `name("constant", ...)`, `name "constant"` and backtick commands, and record what they do."""
     names = constants(text)
-    k = 0
-    for name, strings in calls(text, names):
-        k += 1
-        if k > 400:
+    for number, (name, strings) in enumerate(calls(text, names)):
+        if number > 400:
             return
         if name in DELETES:
             if not strings and arguments and name in ("unlink", "delete"):

@@ -150,7 +150,7 @@ def substituted(text: str | None, script: str) -> str | None:
         return None
     old = {"^": "(?m)^", "$": "(?m)$"}.get(old, old)
     try:
-        return re.sub(old, lambda m: new.replace("&", m.group(0)), text, count=0 if "g" in pieces[2] else 0)
+        return re.sub(old, lambda m: new.replace("&", m.group(0)), text)
     except (re.error, RecursionError):
         return None
 

@@ -301,8 +301,9 @@ class PythonWalk:
         if test is False:
             return self.value(node.orelse)
         first = self.value(node.body)
-        second = self.value(node.orelse)
-        return first if test is True or second == UNKNOWN else first
+        if test is not True:
+            self.value(node.orelse)  # for its effects
+        return first
 
     def of_NamedExpr(self, node):
         value = self.value(node.value)

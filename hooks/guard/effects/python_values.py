@@ -259,4 +259,4 @@ def moved(walk, source, target) -> None:
     if not paths.is_dir(goal):
         touch(walk, "overwrite", goal, follow=False)
     if UNKNOWN not in goal + source:
-        walk.scene.moved.append((goal, walk.scene.origin(paths.normal(source, walk.state.cwd))))
+        walk.scene.moved[goal] = walk.scene.origin(paths.normal(source, walk.state.cwd))

@@ -6,7 +6,7 @@ from guard import paths
 from guard.shell.marks import UNKNOWN
 from guard.shell.nodes import Limit
 
-MAX_STEPS = 6000
+MAX_STEPS = 12_000
 
 
 class Run:
@@ -122,7 +122,8 @@ class Scene:
         self.codes: list[tuple[str, str]] = []  # (language, code) of every inline program that was read
         self.made: set[str] = set()  # folders and files this very command creates
         self.written: dict[str, str | None] = {}  # files it writes, with their text when known
-        self.moved: list[tuple[str, str]] = []  # (new place, where the thing came from)
+        # new place -> where the thing came from; with a slash at the end, only what lies below (a link)
+        self.moved: dict[str, str] = {}
         self.python: list[tuple[str, dict, str]] = []  # Hub calls and telling keywords in Python code
         self.remotes: dict[str, str] = {}  # git remotes it adds
         self.pushes: list[tuple[str, str]] = []  # (URL, command)
@@ -138,18 +139,23 @@ class Scene:
             raise Limit("too many steps")
 
     def origin(self, path: str) -> str:
-        """Where the thing at `path` lies now, when this command moved or mounted it there."""
-        for _ in range(4):
-            for new, old in reversed(self.moved):
-                if paths.inside(path, new):
-                    path = old + path[len(new) :]
+        """Where the thing at `path` lies now, when this command moved, linked or mounted it there."""
+        for _ in range(4 if self.moved else 0):
+            part = path
+            while part:
+                link = part.rstrip("/") + "/"
+                key = part if part in self.moved else link if path.startswith(link) and link in self.moved else ""
+                if key:
+                    path = self.moved[key] + path[len(key) :]
                     break
+                part = part.rpartition("/")[0]
             else:
                 return path
         return path
 
     def touch(self, op: str, path: str, state: State, by: str) -> Touch:
         """Record a change; the path may be relative and may hold UNKNOWN."""
+        self.step()
         absolute = paths.normal(path, state.cwd) if not path.startswith(UNKNOWN) else path
         if path.endswith("/") and op != "move":
             absolute += "/"

@@ -219,7 +219,7 @@ class Walker:
 
     def walk_test(self, node, state: State, stdin, want) -> tuple:
         words = self.expander(state).fields(node.words)
-        return "", commands.test_status(words, state)
+        return "", commands.test_status(words)
 
     def walk_math(self, node, state: State, stdin, want) -> tuple:
         return "", None

@@ -34,7 +34,7 @@ def hits(kill, job, world) -> bool:
     """Whether a signal reaches a job."""
     target = kill.target
     if kill.how == "pid":
-        return pid_hits(target, job, kill, world)
+        return pid_hits(target, job, world)
     if kill.how == "name":
         return any(paths.base(target) == name for name in job.names) or any(
             paths.base(line.split(" ", 1)[0]) == target for line in job.lines
@@ -50,7 +50,7 @@ def hits(kill, job, world) -> bool:
     return False
 
 
-def pid_hits(target: str, job, kill, world) -> bool:
+def pid_hits(target: str, job, world) -> bool:
     if UNKNOWN in target or not target:
         return hinted(world.text)
     numbers = target.split()

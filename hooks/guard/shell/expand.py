@@ -20,7 +20,8 @@ from .marks import (
 )
 from .nodes import LIT, MATH, PROC, QUO, VAR, Limit, Word
 
-MAX_FIELDS = 4000
+MAX_FIELDS = 10_000
+MAX_BRACES = 4000
 MAX_FIELD_CHARS = 200_000
 
 
@@ -249,7 +250,7 @@ def braces(text: str, depth: int = 0) -> list[str]:
         if choices is None:
             choices = ["{" + inner + "}" for inner in braces(body, depth + 1)]
     tails = braces(tail, depth + 1)
-    if len(choices) * len(tails) > MAX_FIELDS or len(tail) * len(choices) * len(tails) > 4 * MAX_FIELD_CHARS:
+    if len(choices) * len(tails) > MAX_BRACES or len(tail) * len(choices) * len(tails) > 4 * MAX_FIELD_CHARS:
         raise Limit("braces expand to too many words")
     return [head + choice + rest for choice in choices for rest in tails]
 
@@ -263,7 +264,7 @@ def sequence(body: str) -> list[str] | None:
     try:
         step = abs(int(parts[2])) or 1 if len(parts) == 3 else 1
         a, b = int(first), int(last)
-        if abs(a - b) // step > MAX_FIELDS:
+        if abs(a - b) // step > MAX_BRACES:
             raise Limit("braces expand to too many words")
         width = max(len(first), len(last)) if first[:1] == "0" or last[:1] == "0" else 0
         numbers = range(a, b + 1, step) if a <= b else range(a, b - 1, -step)

@@ -7,8 +7,8 @@ from guard import paths
 from .marks import BAR, LEFT, LPAREN, ONE, RIGHT, RPAREN, STAR, UNKNOWN, has_glob, plain
 from .nodes import Limit
 
-MAX_MATCHES = 4000
-MAX_NAMES = 8000  # names that the globs of one call may look at; a folder counts for ten
+MAX_MATCHES = 10_000
+MAX_NAMES = 24_000  # names that the globs of one call may look at; a folder counts for forty
 
 
 class Looked:
@@ -19,7 +19,7 @@ class Looked:
 
 def names_in(folder: str) -> list[str]:
     found = paths.listing(folder)
-    Looked.names += 10 + len(found)
+    Looked.names += 40 + len(found)
     if Looked.names > MAX_NAMES:
         raise Limit("globs match too much")
     return found

@@ -340,7 +340,12 @@ class WordReader:
                     line = line.lstrip("\t")
                 if line == delimiter:
                     break
-                if self.inner and delimiter and line.startswith(delimiter) and line[len(delimiter) :].lstrip()[:1] == ")":
+                if (
+                    self.inner
+                    and delimiter
+                    and line.startswith(delimiter)
+                    and line[len(delimiter) :].lstrip()[:1] == ")"
+                ):
                     self.i = s.index(")", end - len(line) + len(delimiter))  # as bash: `EOF)` ends both
                     break
                 lines.append(line)
