@@ -94,11 +94,17 @@ def main() -> int:
         rows: dict[str, tuple[list[str], bytes]] = {"bare python": ([chosen.python, "-I", "-S", "-c", "pass"], b"")}
 
         def payload(tool: str, inputs: dict) -> bytes:
-            return json.dumps({
-                        "session_id": "s" * 36,
-                    "cwd": str(folder),
-                "permission_mode": "default", "hook_event_name": "PreToolUse", "tool_name": tool, "tool_input": inputs, "tool_use_id": "toolu_1",
-            }).encode()  # fmt: skip
+            shown = {
+                "session_id": "s" * 36,
+                "transcript_path": "/Users/someone/.claude/projects/x/y.jsonl",
+                "cwd": str(folder),
+                "permission_mode": "default",
+                "hook_event_name": "PreToolUse",
+                "tool_name": tool,
+                "tool_input": inputs,
+                "tool_use_id": "toolu_1",
+            }
+            return json.dumps(shown).encode()
 
         for label, command in UNRELATED.items():
             rows["unrelated: " + label] = (hook, payload("Bash", {"command": command, "description": "Do it"}))

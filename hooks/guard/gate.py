@@ -19,15 +19,15 @@ HUB_PROGRAMS = frozenset(("hf", "huggingface-cli", "curl", "wget", "http", "http
 LIMIT_PROGRAMS = frozenset(("sysctl", "purge", "ulimit", "launchctl", "nvram", "prlimit"))
 # rule -> whether the world could concern it; the module is imported only then
 POLICIES = (
-    ("platform", "platform", lambda w: w.scene is not None and (w.scene.works or w.scene.inside)),
+    ("platform", "platform", lambda w: w.scene.works or w.scene.inside),
     ("artefacts", "artefacts", lambda w: w.file or w.scene.touches),
     ("data_sets", "data-sets", lambda w: w.file or w.scene.touches),
-    ("data_content", "data-content", lambda w: ".jsonl" in w.file.lower() or (w.scene is not None and ".jsonl" in w.text.lower())),
-    ("one_training", "one-training", lambda w: w.scene is not None and any(work.kind == "train" for work in w.scene.works)),
-    ("running_jobs", "running-jobs", lambda w: w.scene is not None and w.scene.kills),
-    ("machine", "machine", lambda w: w.scene is not None and (w.starts(LIMIT_PROGRAMS) or "sysctl" in w.text)),
-    ("hub", "hub", lambda w: w.scene is not None and (w.scene.works or w.scene.pushes or w.scene.python or w.starts(HUB_PROGRAMS))),
-    ("remote_code", "remote-code", lambda w: w.scene is not None and ("trust" in w.text.lower() or w.scene.works or w.scene.python)),
+    ("data_content", "data-content", lambda w: w.file or any(touch.text for touch in w.scene.touches)),
+    ("one_training", "one-training", lambda w: any(work.kind == "train" for work in w.scene.works)),
+    ("running_jobs", "running-jobs", lambda w: w.scene.kills),
+    ("machine", "machine", lambda w: w.starts(LIMIT_PROGRAMS) or any("sysctl" in touch.path for touch in w.scene.touches)),
+    ("hub", "hub", lambda w: w.scene.works or w.scene.pushes or w.scene.python or w.starts(HUB_PROGRAMS)),
+    ("remote_code", "remote-code", lambda w: w.says("trust") or w.scene.works or w.scene.python),
     ("secrets", "secrets", lambda w: True),
     ("guard_itself", "guard", lambda w: w.file or w.scene.touches or w.starts(frozenset(("claude",)))),
 )  # fmt: skip
@@ -62,7 +62,7 @@ def judge(payload: dict) -> tuple[Verdict, World]:
 
 
 def read_command(world: World, command: str) -> None:
-    from .effects.scene import Scene, State
+    from .effects.scene import State
     from .effects.walker import Walker
     from .shell.globs import Looked
 
@@ -70,7 +70,7 @@ def read_command(world: World, command: str) -> None:
     if len(command) > MAX_COMMAND:
         raise Unjudged("the command is longer than is read")
     Looked.names = 0
-    world.scene = Scene(world.text, world.cwd)
+    world.scene.text = world.text
     Walker(world.scene).code(world.text, State(world.cwd))
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from . import paths
+from .effects.scene import Scene
 from .protected import Protected, Thing
 from .settings import Settings
 from .shell.marks import UNKNOWN
 
-DATE_OPS = ("overwrite", "append", "edit", "delete", "empty", "move", "unpack", "train", "unpack-model", "mode")
-
 
 class World:
-    """One tool call: for Bash `scene` is the walk; for file tools `file` is the path and `old`, `new` its texts."""
+    """One tool call: for Bash `scene` is what the walk found; for file tools `file` is the path and `old`, `new` its texts."""
 
     def __init__(self, text: str, cwd: str, project: str, settings: Settings) -> None:
         self.text = text
@@ -19,7 +18,7 @@ class World:
         self.project = project
         self.settings = settings
         self.protected = Protected(cwd, settings.protect)
-        self.scene = None
+        self.scene = Scene(text, cwd)  # empty for file tools
         self.tool = "Bash"
         self.file = ""
         self.old = ""
@@ -58,6 +57,10 @@ class World:
     def starts(self, names: frozenset) -> bool:
         """Whether some program of these names would start."""
         return any(run.argv[0].rpartition("/")[2] in names for run in self.scene.runs)
+
+    def says(self, word: str) -> bool:
+        """Whether a word stands in the command, as written or in what its quotes and variables come to."""
+        return word in self.text.lower() or any(word in each.lower() for run in self.scene.runs for each in run.argv)
 
     def trainings(self) -> list:
         """The jobs that run now."""

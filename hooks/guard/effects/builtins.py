@@ -126,10 +126,10 @@ def set_(call: Call) -> tuple:
 def read(call: Call) -> tuple:
     """`read x`, `mapfile -t xs`: the text on standard input, when it is known."""
     flags, values, operands = options(call.argv, "dnNptuia" if call.name == "read" else "dnOsuCc")
-    text = call.stdin
+    text = call.stdin or ""
     if "a" in values:
         operands = [values["a"]]
-    known = text is not None and UNKNOWN not in text
+    known = call.stdin is not None and UNKNOWN not in text
     if call.name != "read":
         rows = text.split("\n") if known else [UNKNOWN]
         call.state.vars[operands[-1] if operands else "MAPFILE"] = [row for row in rows if row]

@@ -175,12 +175,7 @@ def inner_run(call: Call, tool: str, verb: str, words: list[str], compose: bool)
         if key in ("-v", "--volume", "-B", "--bind"):
             mounts.append(value)
         elif key == "--mount":
-            parts = dict(piece.partition("=")[::2] for piece in value.split(","))
-            mounts.append(
-                (parts.get("source") or parts.get("src") or "")
-                + ":"
-                + (parts.get("target") or parts.get("dst") or parts.get("destination") or "")
-            )
+            mounts.append(mount_of(value))
         elif key in ("-w", "--workdir"):
             state.cwd = value
         elif key == "--entrypoint":
@@ -257,6 +252,16 @@ def inner_run(call: Call, tool: str, verb: str, words: list[str], compose: bool)
             or any(word.startswith("mlx") for word in inner[1:3])
         ):
             call.scene.inside.append((tool, words_inside))
+
+
+def mount_of(value: str) -> str:
+    """`source:target` of docker's `--mount type=bind,source=...,target=...`."""
+    parts: dict[str, str] = {}
+    for piece in value.split(","):
+        key, _, text = piece.partition("=")
+        parts[key] = text
+    source = parts.get("source") or parts.get("src") or ""
+    return source + ":" + (parts.get("target") or parts.get("dst") or parts.get("destination") or "")
 
 
 def whole_project(call: Call, tool: str, service: str, compose: bool) -> None:

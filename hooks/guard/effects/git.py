@@ -7,6 +7,10 @@ from guard.shell.marks import UNKNOWN, live
 
 from .commands import Call, options
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from .scene import State
+
 DONE = (None, None)
 
 
@@ -48,7 +52,7 @@ def root_of(folder: str) -> str:
     return ""
 
 
-def clean(call: Call, state, rest: list[str]) -> None:
+def clean(call: Call, state: State, rest: list[str]) -> None:
     """git clean -f: untracked files go; ignored ones too with -x or -X."""
     flags, values, operands = options(["git", *rest], "e", ("exclude",))
     if not flags & {"f", "force"} or flags & {"n", "dry-run"}:
@@ -57,7 +61,7 @@ def clean(call: Call, state, rest: list[str]) -> None:
     lost(call, state, operands, flags, kept)
 
 
-def lost(call: Call, state, operands: list[str], flags: set[str], kept: list[str]) -> None:
+def lost(call: Call, state: State, operands: list[str], flags: set[str], kept: list[str]) -> None:
     """Ask git itself what would go: only it knows its index and its ignore files."""
     words = ["clean", "-n"]
     words += ["-" + flag for flag in ("d", "x", "X") if flag in flags]
@@ -84,7 +88,7 @@ def answer(cwd: str, words: list[str]) -> str | None:
     return output(["git", "-c", "core.fsmonitor=", "-c", "core.quotepath=off", *words], cwd)
 
 
-def changed(call: Call, state, pathspecs: list[str], source: str = "") -> None:
+def changed(call: Call, state: State, pathspecs: list[str], source: str = "") -> None:
     """Tracked files whose local changes would be thrown away."""
     text = answer(state.cwd, ["diff", "--name-only", "--relative", source or "HEAD", "--", *(pathspecs or ["."])])
     for line in (text or "").splitlines()[:500]:
@@ -93,7 +97,7 @@ def changed(call: Call, state, pathspecs: list[str], source: str = "") -> None:
             call.scene.touch("overwrite", path, state, " ".join(call.argv)).follow = True
 
 
-def checkout(call: Call, state, rest: list[str]) -> None:
+def checkout(call: Call, state: State, rest: list[str]) -> None:
     flags, _, operands = options(["git", *rest], "bB", ("orphan",))
     if "--" in rest:
         at = rest.index("--")
@@ -109,28 +113,28 @@ def checkout(call: Call, state, rest: list[str]) -> None:
             changed(call, state, there, operands[0] if operands[0] not in there else "")
 
 
-def switch(call: Call, state, rest: list[str]) -> None:
+def switch(call: Call, state: State, rest: list[str]) -> None:
     flags, _, _ = options(["git", *rest], "cC")
     if flags & {"f", "force", "discard-changes"}:
         state.cwd = root_of(state.cwd) or state.cwd
         changed(call, state, [])
 
 
-def restore(call: Call, state, rest: list[str]) -> None:
+def restore(call: Call, state: State, rest: list[str]) -> None:
     flags, values, operands = options(["git", *rest], "s", ("source", "pathspec-from-file"))
     if flags & {"S", "staged"} and not flags & {"W", "worktree"}:
         return
     changed(call, state, operands, values.get("s") or values.get("source", ""))
 
 
-def reset(call: Call, state, rest: list[str]) -> None:
+def reset(call: Call, state: State, rest: list[str]) -> None:
     flags, _, operands = options(["git", *rest])
     if flags & {"hard", "merge", "keep"} and "hard" in flags:
         state.cwd = root_of(state.cwd) or state.cwd
         changed(call, state, [], operands[0] if operands else "")
 
 
-def stash(call: Call, state, rest: list[str]) -> None:
+def stash(call: Call, state: State, rest: list[str]) -> None:
     """A stash keeps what it takes away, until the same command drops it."""
     words = [word for word in rest if word[:1] != "-"]
     if words[:1] in (["drop"], ["clear"]):
@@ -142,7 +146,7 @@ def stash(call: Call, state, rest: list[str]) -> None:
         call.scene.stashed = None
 
 
-def remove(call: Call, state, rest: list[str]) -> None:
+def remove(call: Call, state: State, rest: list[str]) -> None:
     flags, _, operands = options(["git", *rest])
     if flags & {"cached", "n", "dry-run"}:
         return
@@ -156,30 +160,30 @@ def remove(call: Call, state, rest: list[str]) -> None:
                 touch.tree = "r" in flags
 
 
-def move(call: Call, state, rest: list[str]) -> None:
+def move(call: Call, state: State, rest: list[str]) -> None:
     flags, _, operands = options(["git", *rest])
     if flags & {"f", "force"} and len(operands) > 1 and paths.is_file(paths.normal(operands[-1], state.cwd)):
         call.scene.touch("overwrite", operands[-1], state, " ".join(call.argv))
 
 
-def worktree(call: Call, state, rest: list[str]) -> None:
+def worktree(call: Call, state: State, rest: list[str]) -> None:
     flags, _, operands = options(["git", *rest])
     if operands[:1] == ["remove"] and flags & {"f", "force"}:
         for path in operands[1:]:
             call.scene.touch("delete", path, state, " ".join(call.argv)).tree = True
 
 
-def submodule(call: Call, state, rest: list[str]) -> None:
+def submodule(call: Call, state: State, rest: list[str]) -> None:
     if rest[:1] == ["foreach"]:
         call.shell(" ".join(word for word in rest[1:] if word[:1] != "-"), state)
 
 
-def bisect(call: Call, state, rest: list[str]) -> None:
+def bisect(call: Call, state: State, rest: list[str]) -> None:
     if rest[:1] == ["run"] and rest[1:]:
         call.run(rest[1:], state)
 
 
-def clone(call: Call, state, rest: list[str]) -> None:
+def clone(call: Call, state: State, rest: list[str]) -> None:
     _, _, operands = options(["git", *rest], "bobcju", ("depth", "branch", "origin", "filter"))
     if operands:
         name = operands[1] if len(operands) > 1 else paths.base(operands[0]).replace(".git", "")
@@ -187,14 +191,14 @@ def clone(call: Call, state, rest: list[str]) -> None:
             call.scene.made.add(paths.normal(name, state.cwd))
 
 
-def remote(call: Call, state, rest: list[str]) -> None:
+def remote(call: Call, state: State, rest: list[str]) -> None:
     if rest[:1] in (["add"], ["set-url"]):
         _, _, operands = options(["git", *rest[1:]], "tm")
         if len(operands) > 1:
             call.scene.remotes[operands[0]] = operands[1]
 
 
-def push(call: Call, state, rest: list[str]) -> None:
+def push(call: Call, state: State, rest: list[str]) -> None:
     """Record where a push goes, as `git push` with the URL in place of the remote's name."""
     flags, _, operands = options(["git", *rest], "o", ("push-option", "repo"))
     if flags & {"n", "dry-run"}:
@@ -216,7 +220,7 @@ def default_remote(cwd: str) -> str:
     head = paths.read_text(paths.join(paths.join(root_of(cwd), ".git"), "HEAD")) or ""
     branch = head.strip().rpartition("refs/heads/")[2]
     entries = configured(cwd)
-    names = list(dict.fromkeys(name for section, name, key, _ in entries if section == "remote"))
+    names = list(dict.fromkeys(name for section, name, _, _ in entries if section == "remote"))
     for section, name, key, value in entries:
         if section == "branch" and name == branch and key in ("pushremote", "remote"):
             return value

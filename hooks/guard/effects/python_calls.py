@@ -8,6 +8,10 @@ from guard.shell.marks import UNKNOWN
 from .python_values import Bound, PathValue, Ref, globbed, joined, listed, moved, opened, text_of, touch
 from .scene import Work
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from .python_code import PythonWalk
+
 DELETE = ("os.remove", "os.unlink", "posix.remove", "posix.unlink", "nt.remove")
 DELETE_TREE = ("shutil.rmtree", "send2trash.send2trash", "distutils.dir_util.remove_tree", "send2trash")
 MOVE = ("os.rename", "os.replace", "shutil.move", "os.renames")
@@ -39,7 +43,7 @@ HUB = (
 ALIASES = {"mx": "mlx.core", "np": "numpy"}
 
 
-def imported(walk, module: str) -> None:
+def imported(walk: PythonWalk, module: str) -> None:
     """Importing mlx is MLX work."""
     if module.partition(".")[0] in ("mlx", "mlx_lm", "mlx_vlm", "mlx_tune", "mlx_lm_lora", "mlx_whisper"):
         if not any(work.kind == "use" and work.by == walk.call.argv[0] for work in walk.scene.works):
@@ -48,7 +52,7 @@ def imported(walk, module: str) -> None:
             walk.scene.works.append(work)
 
 
-def keywords_seen(walk, keywords: dict) -> None:
+def keywords_seen(walk: PythonWalk, keywords: dict) -> None:
     """Keyword arguments and dictionary keys that the remote-code and Hub policies ask about."""
     for name in ("trust_remote_code", "upload_repo", "push_to_hub"):
         value = keywords.get(name)
@@ -56,7 +60,7 @@ def keywords_seen(walk, keywords: dict) -> None:
             walk.scene.python.append((name, {name: value}, " ".join(walk.call.argv)[:200]))
 
 
-def library(walk, name: str, arguments: list, keywords: dict):
+def library(walk: PythonWalk, name: str, arguments: list, keywords: dict):
     """A call of something imported or built in, by its dotted name."""
     head, _, tail = name.partition(".")
     name = ALIASES.get(head, head) + ("." + tail if tail else "")
@@ -151,7 +155,7 @@ def library(walk, name: str, arguments: list, keywords: dict):
     return value_of(walk, name, arguments, keywords)
 
 
-def process_method(walk, name: str):
+def process_method(walk: PythonWalk, name: str):
     """psutil.Process(7).kill()"""
     pid, _, method = name.partition(":")[2].partition(".")
     if method in ("kill", "terminate", "suspend", "send_signal"):
@@ -159,7 +163,7 @@ def process_method(walk, name: str):
     return UNKNOWN
 
 
-def value_of(walk, name: str, arguments: list, keywords: dict):
+def value_of(walk: PythonWalk, name: str, arguments: list, keywords: dict):
     """The results that matter later: paths, lists of paths, decoded text."""
     first = arguments[0] if arguments else None
     if name in ("pathlib.Path", "pathlib.PosixPath", "Path", "pathlib.PurePath"):
@@ -235,7 +239,7 @@ def value_of(walk, name: str, arguments: list, keywords: dict):
     return Ref(name + "()") if name[:1].isupper() else UNKNOWN
 
 
-def walked(walk, folder: str) -> list:
+def walked(walk: PythonWalk, folder: str) -> list:
     """os.walk, bounded: [folder, folders, files] for each level."""
     out = []
     todo = [folder]
@@ -249,7 +253,7 @@ def walked(walk, folder: str) -> list:
     return out
 
 
-def copied(walk, source, target) -> None:
+def copied(walk: PythonWalk, source, target) -> None:
     if not isinstance(target, str) or isinstance(target, Ref):
         return
     goal = str(target)
@@ -258,7 +262,7 @@ def copied(walk, source, target) -> None:
     touch(walk, "overwrite", goal)
 
 
-def spawned(walk, command, keywords: dict) -> None:
+def spawned(walk: PythonWalk, command, keywords: dict) -> None:
     """subprocess.run and its kin: a list, or text for the shell."""
     state = walk.state.copy()
     folder = keywords.get("cwd")
@@ -277,7 +281,7 @@ def spawned(walk, command, keywords: dict) -> None:
         walk.call.shell(text_of(command), state)
 
 
-def signalled(walk, name: str, pid, signal) -> None:
+def signalled(walk: PythonWalk, name: str, pid, signal) -> None:
     number = str(signal).rpartition(".")[2]
     from .processes import signal_name
 
@@ -285,7 +289,7 @@ def signalled(walk, name: str, pid, signal) -> None:
     walk.call.kill("pid", "-" + target if name == "os.killpg" else target, signal_name(number))
 
 
-def mlx_call(walk, name: str, last: str, arguments: list, keywords: dict) -> None:
+def mlx_call(walk: PythonWalk, name: str, last: str, arguments: list, keywords: dict) -> None:
     """Training, fusing and uploading through mlx-lm's Python API."""
     kind = ""
     if (
@@ -306,7 +310,7 @@ def mlx_call(walk, name: str, last: str, arguments: list, keywords: dict) -> Non
         touch(walk, "overwrite", arguments[0])
 
 
-def method_of_unknown(walk, name: str, arguments: list, keywords: dict):
+def method_of_unknown(walk: PythonWalk, name: str, arguments: list, keywords: dict):
     """A method of an object we know nothing of: only names that speak for themselves count."""
     first = arguments[0] if arguments else None
     if name in HUB:

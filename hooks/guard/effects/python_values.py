@@ -8,6 +8,10 @@ from guard import paths
 from guard.shell import globs
 from guard.shell.marks import STAR, UNKNOWN, live
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from .python_code import PythonWalk
+
 
 class Ref(str):
     """A dotted name of something imported or built in."""
@@ -90,7 +94,7 @@ def joined(left, right) -> PathValue:
     return PathValue(b if b.startswith("/") else paths.join(a, b) if a not in ("", ".") else b)
 
 
-def listed(walk, value) -> list:
+def listed(walk: PythonWalk, value) -> list:
     """What a loop over a value would see."""
     if isinstance(value, (list, tuple)):
         return list(value)
@@ -102,7 +106,7 @@ def listed(walk, value) -> list:
     return [UNKNOWN]
 
 
-def globbed(walk, folder: str, pattern: str, recursive: bool = False) -> list:
+def globbed(walk: PythonWalk, folder: str, pattern: str, recursive: bool = False) -> list:
     """Path.glob, Path.rglob, glob.glob."""
     encoded = live(pattern)
     if recursive:
@@ -117,7 +121,7 @@ def globbed(walk, folder: str, pattern: str, recursive: bool = False) -> list:
     ]
 
 
-def touch(walk, op: str, path, follow: bool = True, tree: bool = False):
+def touch(walk: PythonWalk, op: str, path, follow: bool = True, tree: bool = False):
     """Record a change to a path value; nothing when the path isn't a string."""
     if not isinstance(path, str) or isinstance(path, Ref):
         return None
@@ -127,7 +131,7 @@ def touch(walk, op: str, path, follow: bool = True, tree: bool = False):
     return mark
 
 
-def opened(walk, path, mode) -> FileValue | str:
+def opened(walk: PythonWalk, path, mode) -> FileValue | str:
     """open(): the mode says whether the old content goes."""
     if isinstance(path, Ref) or not isinstance(path, str):
         return UNKNOWN
@@ -141,7 +145,7 @@ def opened(walk, path, mode) -> FileValue | str:
     return FileValue(path, mode)
 
 
-def method_of_value(walk, held, name: str, arguments: list, keywords: dict):
+def method_of_value(walk: PythonWalk, held, name: str, arguments: list, keywords: dict):
     """A method called on a known or unknown value."""
     if isinstance(held, PathValue):
         return path_method(walk, held, name, arguments, keywords)
@@ -170,7 +174,7 @@ def method_of_value(walk, held, name: str, arguments: list, keywords: dict):
     return python_calls.method_of_unknown(walk, name, arguments, keywords)
 
 
-def string_method(walk, held: str, name: str, arguments: list):
+def string_method(walk: PythonWalk, held: str, name: str, arguments: list):
     if name == "join" and arguments:
         return held.join(text_of(item) for item in listed(walk, arguments[0]))
     if name == "format":
@@ -205,7 +209,7 @@ def string_method(walk, held: str, name: str, arguments: list):
     return UNKNOWN
 
 
-def path_method(walk, held: PathValue, name: str, arguments: list, keywords: dict):
+def path_method(walk: PythonWalk, held: PathValue, name: str, arguments: list, keywords: dict):
     first = arguments[0] if arguments else None
     if name == "unlink":
         touch(walk, "delete", held, follow=False)
@@ -246,7 +250,7 @@ def path_method(walk, held: PathValue, name: str, arguments: list, keywords: dic
     return UNKNOWN
 
 
-def moved(walk, source, target) -> None:
+def moved(walk: PythonWalk, source, target) -> None:
     """os.rename, os.replace, shutil.move, Path.rename."""
     if not isinstance(source, str) or not isinstance(target, str):
         return

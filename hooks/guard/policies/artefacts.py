@@ -5,14 +5,19 @@ from __future__ import annotations
 from guard import paths
 from guard.verdict import ASK, DENY, Finding, aside, said, short
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.effects.scene import Touch
+    from guard.world import World
+
 RULE = "artefacts"
 KINDS = ("adapter", "checkpoint", "model", "cache", "extra")
 
 
-def judge(world) -> list[Finding]:
+def judge(world: World) -> list[Finding]:
     findings: list[Finding] = []
     checkpoints: dict[str, object] = {}
-    for touch in world.scene.touches if world.scene else ():
+    for touch in world.scene.touches:
         if touch.op in ("delete", "empty"):
             findings += deleted(world, touch, checkpoints)
         elif touch.op in ("overwrite", "edit", "append"):
@@ -30,7 +35,7 @@ def judge(world) -> list[Finding]:
     return findings
 
 
-def deleted(world, touch, checkpoints: dict) -> list[Finding]:
+def deleted(world: World, touch: Touch, checkpoints: dict) -> list[Finding]:
     """One finding a deletion, whatever number of things it takes."""
     if touch.op == "empty":
         touch.tree = True
@@ -59,7 +64,7 @@ def deleted(world, touch, checkpoints: dict) -> list[Finding]:
     return []
 
 
-def checkpoint_deletion(world, checkpoints: dict) -> Finding:
+def checkpoint_deletion(world: World, checkpoints: dict) -> Finding:
     """One intermediate checkpoint may go after a question; several are a training's history."""
     names = sorted(short(path, world.cwd) for path in checkpoints)
     touch = next(iter(checkpoints.values()))
@@ -75,7 +80,7 @@ def checkpoint_deletion(world, checkpoints: dict) -> Finding:
     )  # fmt: skip
 
 
-def written(world, touch) -> list[Finding]:
+def written(world: World, touch: Touch) -> list[Finding]:
     findings = []
     for path in world.targets(touch):
         if not paths.is_file(path) and not paths.is_link(path):
@@ -103,7 +108,7 @@ def written(world, touch) -> list[Finding]:
     return findings
 
 
-def tool_write(world) -> list[Finding]:
+def tool_write(world: World) -> list[Finding]:
     """The file tools: weights are never text; a configuration may be edited."""
     path = paths.real(world.file)
     thing = world.protected.file(path) if paths.is_file(path) else None
@@ -117,7 +122,7 @@ def tool_write(world) -> list[Finding]:
     )]  # fmt: skip
 
 
-def unpacked(world, touch) -> list[Finding]:
+def unpacked(world: World, touch: Touch) -> list[Finding]:
     """An archive over weights: ask when its members, or the folder itself, say that weights would be replaced."""
     for folder in world.targets(touch):
         members = archive_members(touch.to) if touch.to else None
@@ -157,7 +162,7 @@ def archive_members(path: str) -> list[str] | None:
         return None
 
 
-def saved_over(world, touch) -> list[Finding]:
+def saved_over(world: World, touch: Touch) -> list[Finding]:
     for folder in world.targets(touch):
         if paths.is_dir(folder) and world.protected.holds_weights(folder):
             name = short(folder, world.cwd)
@@ -169,7 +174,7 @@ def saved_over(world, touch) -> list[Finding]:
     return []
 
 
-def trained_over(world, touch) -> list[Finding]:
+def trained_over(world: World, touch: Touch) -> list[Finding]:
     for folder in world.targets(touch):
         names = paths.listing(folder)
         if not any(name.endswith((".safetensors", ".npz")) for name in names):

@@ -7,12 +7,16 @@ from guard.protected import DATA_FILES
 from guard.shell.marks import UNKNOWN
 from guard.verdict import DENY, Finding, short
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.world import World
+
 RULE = "data-content"
 MAX_ROWS = 20_000
 MAX_SHOWN = 5
 
 
-def judge(world) -> list[Finding]:
+def judge(world: World) -> list[Finding]:
     if world.file:
         return check(world, world.file, world.new, world.old) if named(world.file) else []
     findings = []
@@ -30,7 +34,7 @@ def named(path: str) -> bool:
     return paths.base(path).lower() in DATA_FILES
 
 
-def check(world, path: str, new: str, old: str) -> list[Finding]:
+def check(world: World, path: str, new: str, old: str) -> list[Finding]:
     """Problems in rows that the old text did not have; the format is that of the first row, as mlx-lm decides it."""
     known = set(old.split("\n")) if old else set()
     lines = new.split("\n")

@@ -5,12 +5,17 @@ from __future__ import annotations
 from guard import paths
 from guard.verdict import ASK, DENY, Finding, aside, said, short
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.effects.scene import Touch
+    from guard.world import World
+
 RULE = "data-sets"
 
 
-def judge(world) -> list[Finding]:
+def judge(world: World) -> list[Finding]:
     findings = []
-    for touch in world.scene.touches if world.scene else ():
+    for touch in world.scene.touches:
         if touch.op in ("delete", "empty"):
             for thing in world.things(touch):
                 if thing.kind == "data":
@@ -39,7 +44,7 @@ def judge(world) -> list[Finding]:
     return findings[:4]
 
 
-def lost(world, touch, path: str, verb: str) -> Finding:
+def lost(world: World, touch: Touch, path: str, verb: str) -> Finding:
     name = short(path, world.cwd)
     return Finding(
         DENY, RULE, f"{said(touch.by)} {verb} the data set {name}",

@@ -5,6 +5,10 @@ from __future__ import annotations
 from guard import paths, settings
 from guard.verdict import DENY, Finding, said, short
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.world import World
+
 RULE = "guard"
 CHANGES = ("overwrite", "append", "edit", "delete", "move", "empty", "mode", "unpack")
 DISABLING = ("disableallhooks", "enabledplugins", "mlx-training", '"hooks"')
@@ -12,7 +16,7 @@ JOB_ADVICE = "use the tools: list with `mlx-training jobs`, stop with stop_job"
 OWN_ADVICE = "tell the user what stands in the way; they can switch a rule off in .claude/mlx-training.yaml"
 
 
-def judge(world) -> list[Finding]:
+def judge(world: World) -> list[Finding]:
     root = paths.real(__file__.rpartition("/hooks/")[0])
     findings = []
     if world.file:
@@ -53,7 +57,7 @@ def refusal(seen: str, what: str) -> Finding:
     return Finding(DENY, RULE, seen, why, JOB_ADVICE if jobs else OWN_ADVICE)
 
 
-def own(world, path: str, root: str, tree: bool) -> str:
+def own(world: World, path: str, root: str, tree: bool) -> str:
     """Which part of ours a path is, or (for a deletion) holds."""
     for file in settings.files(world.project):
         if path == paths.real(file):

@@ -5,12 +5,16 @@ from __future__ import annotations
 from guard.effects.commands import options
 from guard.verdict import ASK, Finding, said
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.world import World
+
 RULE = "hub"
 HOSTS = ("huggingface.co", "hf.co", "hf.space")
 UPLOADS = ("upload", "upload-large-folder", "lfs-multipart-upload")
 
 
-def judge(world) -> list[Finding]:
+def judge(world: World) -> list[Finding]:
     findings = []
     scene = world.scene
     for work in scene.works:

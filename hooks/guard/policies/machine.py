@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from guard.verdict import ASK, Finding, said
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.world import World
+
 RULE = "machine"
 PROGRAMS = ("sysctl", "purge", "ulimit", "launchctl", "nvram", "prlimit")
 SETTINGS = ("iogpu", "vm.", "kern.maxvnodes", "debug.iogpu", "hw.memsize", "kern.memorystatus")
 
 
-def judge(world) -> list[Finding]:
+def judge(world: World) -> list[Finding]:
     findings = []
     for run in world.scene.runs:
         name = run.argv[0].rpartition("/")[2]

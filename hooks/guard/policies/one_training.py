@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from guard.verdict import DENY, Finding, said
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.world import World
+
 RULE = "one-training"
 ADVICE = "start it with the tool start_lora_training, which queues it; `mlx-training jobs` shows what runs"
 
 
-def judge(world) -> list[Finding]:
+def judge(world: World) -> list[Finding]:
     works = [work for work in world.scene.works if work.kind == "train" and not work.place]
     if not works:
         return []

@@ -5,11 +5,15 @@ from __future__ import annotations
 from guard import shared
 from guard.verdict import DENY, Finding, said
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.world import World
+
 RULE = "platform"
 NATIVE = "run the same command natively on the Mac, without the container; `mlx-training doctor` says whether this machine can"
 
 
-def judge(world) -> list[Finding]:
+def judge(world: World) -> list[Finding]:
     findings = []
     scene = world.scene
     for tool, what in scene.inside:

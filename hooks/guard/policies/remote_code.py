@@ -5,6 +5,10 @@ from __future__ import annotations
 from guard.effects.commands import family_of
 from guard.verdict import ASK, Finding, said
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.world import World
+
 RULE = "remote-code"
 TEXT_FAMILIES = ("builtins", "output", "git", "search", "editors")
 TEXT_PROGRAMS = (
@@ -27,7 +31,7 @@ TEXT_PROGRAMS = (
 FALSE = ("false", "0", "no", "off", "none", "")
 
 
-def judge(world) -> list[Finding]:
+def judge(world: World) -> list[Finding]:
     findings = []
     for run in world.scene.runs:
         name = run.argv[0].rpartition("/")[2]

@@ -6,13 +6,17 @@ from guard import paths
 from guard.shell.marks import UNKNOWN
 from guard.verdict import ASK, DENY, Finding, said
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.world import World
+
 RULE = "running-jobs"
 HARMLESS = ("0", "CONT", "WINCH", "URG", "INFO", "CHLD")
 PAUSING = ("STOP", "TSTP", "TTIN", "TTOU")
 HINTS = ("mlx", "lora", "train", "python", "gpu.lock", "adapter")
 
 
-def judge(world) -> list[Finding]:
+def judge(world: World) -> list[Finding]:
     findings = []
     for kill in world.scene.kills:
         if kill.signal in HARMLESS:
@@ -30,7 +34,7 @@ def judge(world) -> list[Finding]:
     return findings
 
 
-def hits(kill, job, world) -> bool:
+def hits(kill, job, world: World) -> bool:
     """Whether a signal reaches a job."""
     target = kill.target
     if kill.how == "pid":
@@ -50,7 +54,7 @@ def hits(kill, job, world) -> bool:
     return False
 
 
-def pid_hits(target: str, job, world) -> bool:
+def pid_hits(target: str, job, world: World) -> bool:
     if UNKNOWN in target or not target:
         return hinted(world.text)
     numbers = target.split()

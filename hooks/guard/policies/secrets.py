@@ -5,6 +5,10 @@ from __future__ import annotations
 from guard import paths, processes
 from guard.verdict import ASK, DENY, Finding, short
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.world import World
+
 RULE = "secrets"
 WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 # prefix, shortest body, the service; the body is made of letters, digits, - and _
@@ -72,11 +76,11 @@ def hexadecimal(text: str) -> list[str]:
     return out
 
 
-def judge(world) -> list[Finding]:
+def judge(world: World) -> list[Finding]:
     if world.file:
         fresh = [pair for piece in world.pieces for pair in tokens(piece) if pair[0] not in world.old]
         return [in_file(world, world.file, fresh[0][1])] if fresh else []
-    found = tokens(world.text)
+    found = tokens(world.text) or tokens("\n".join(word for run in world.scene.runs for word in run.argv))
     if not found:
         return []
     token, service = found[0]
@@ -93,7 +97,7 @@ def judge(world) -> list[Finding]:
     )]  # fmt: skip
 
 
-def in_file(world, path: str, service: str) -> Finding:
+def in_file(world: World, path: str, service: str) -> Finding:
     name = short(path, world.cwd)
     if tracked(path):
         return Finding(

@@ -18,6 +18,7 @@ ASK = [
         "vllm serve x --trust-remote-code",
         "F=--trust-remote-code; mlx_lm.generate --model m $F",
         "mlx_lm.generate --model m --trust-'remote'-code",
+        "vllm serve x --tr''ust-remote-code",
     )
 ]
 ALLOW = [

@@ -26,6 +26,7 @@ ASK = [
         f"echo 'HF_TOKEN={HF}' > .env",
         f"echo 'OPENAI_API_KEY={SK}' >> .env",
         f"wandb login {WB}",
+        f"hf auth login --token hf_''{HF[3:]}",
         f"git clone https://user:{HF}@huggingface.co/me/x",
     )
 ]
