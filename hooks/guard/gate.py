@@ -47,6 +47,7 @@ def judge(payload: dict) -> tuple[Verdict, World]:
     Raises:
         Unjudged, Limit: it is too large or too deep to be read; `failed` says what that means.
     """
+    paths.forget()
     cwd = payload.get("cwd")
     cwd = paths.normal(cwd, "/") if isinstance(cwd, str) and cwd else "/"
     project = project_of(payload)

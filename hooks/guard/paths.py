@@ -79,11 +79,26 @@ def size(path: str) -> int:
         return -1
 
 
+_listings: dict[str, list[str]] = {}
+_real: dict[str, str] = {}
+
+
+def forget() -> None:
+    """What was read of the disk holds for one call; the gate forgets it before the next."""
+    _listings.clear()
+    _real.clear()
+
+
 def listing(path: str) -> list[str]:
-    try:
-        return sorted(posix.listdir(path or "/"))
-    except (OSError, ValueError):
-        return []
+    """The names in a folder, sorted; empty when it can't be read."""
+    found = _listings.get(path)
+    if found is None:
+        try:
+            found = sorted(posix.listdir(path or "/"))
+        except (OSError, ValueError):
+            found = []
+        _listings[path] = found
+    return found
 
 
 def real(path: str, follow_last: bool = True) -> str:
@@ -91,6 +106,14 @@ def real(path: str, follow_last: bool = True) -> str:
 
     Case is folded whatever the machine: a Mac's disk ignores it, and the stricter reading wins.
     """
+    key = path if follow_last else path + "//"
+    known = _real.get(key)
+    if known is None:
+        known = _real[key] = _resolved(path, follow_last)
+    return known
+
+
+def _resolved(path: str, follow_last: bool) -> str:
     out = ""
     todo = [part for part in path.split("/") if part][::-1]
     hops = 0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from . import paths, shared
+from .shell.nodes import Limit
 
 MAX_SCAN = 3000
 MAX_FOUND = 8
+MAX_LOOKED = 16_000  # names that all searches of one call may look at together
 DATA_FILES = frozenset(("train.jsonl", "valid.jsonl", "test.jsonl"))
 WEIGHTS = (".safetensors", ".gguf", ".npz", ".mlpackage")
 MAYBE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".npz")
@@ -44,6 +46,7 @@ class Protected:
 
     def __init__(self, cwd: str, extra: list[str]) -> None:
         self.cwd = cwd
+        self.looked = 0
         self.extra = [paths.real(path) for path in extra]
         self.jobs = paths.real(paths.normal(shared.home(), cwd))
         cache = paths.env("HF_HUB_CACHE") or paths.join(
@@ -105,6 +108,9 @@ class Protected:
             while todo and seen < MAX_SCAN and len(found) < limit:
                 here = todo.pop(0)
                 names = paths.listing(here)
+                self.looked += 5 + len(names)
+                if self.looked > MAX_LOOKED:
+                    raise Limit("too many folders would have to be searched")
                 lowered = {name.lower() for name in names}
                 marked = not lowered.isdisjoint(DATA_FILES) or any(
                     name.endswith(WEIGHTS) or name.endswith(MAYBE_WEIGHTS) or name == "adapter_config.json"

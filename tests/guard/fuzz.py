@@ -121,7 +121,7 @@ def check(command: str, cwd: str) -> str:
 
     payload = {"tool_name": "Bash", "cwd": cwd, "tool_input": {"command": command}}
     raw = json.dumps(payload).encode()
-    start = time.perf_counter()
+    start = time.process_time()
     try:
         verdict, _ = gate.judge(payload)
     except (Limit, gate.Unjudged, RecursionError) as error:
@@ -129,9 +129,9 @@ def check(command: str, cwd: str) -> str:
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     text = gate.answer(verdict)
-    spent = time.perf_counter() - start
+    spent = time.process_time() - start
     if spent > 2:
-        return f"took {spent:.1f} s"
+        return f"took {spent:.1f} s of processor time"
     if text:
         answer = json.loads(text)["hookSpecificOutput"]
         if answer["permissionDecision"] not in ("deny", "ask") or not answer["permissionDecisionReason"]:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from guard.world import World
 
 RULE = "artefacts"
+ENOUGH = 5  # findings; a message shows three
 KINDS = ("adapter", "checkpoint", "model", "cache", "extra")
 
 
@@ -28,6 +29,8 @@ def judge(world: World) -> list[Finding]:
             findings += saved_over(world, touch)
         elif touch.op == "train":
             findings += trained_over(world, touch)
+        if len(findings) >= ENOUGH:
+            break
     if world.file:
         findings += tool_write(world)
     if checkpoints:

@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from guard.effects.scene import Touch
     from guard.world import World
 
+ENOUGH = 5  # findings; a message shows three
 RULE = "data-sets"
 
 
 def judge(world: World) -> list[Finding]:
     findings = []
     for touch in world.scene.touches:
+        if len(findings) >= ENOUGH:
+            break
         if touch.op in ("delete", "empty"):
             for thing in world.things(touch):
                 if thing.kind == "data":
