@@ -5,18 +5,22 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 RUN := $(UV) run --no-sync
 export PATH := $(CURDIR)/.uv/bin:$(PATH)
 
-.PHONY: demo test check format setup bench clean
+.PHONY: demo test check format setup bench kills clean
 
 demo: setup  ## the whole main job, offline, on an embedded tiny model
 	$(RUN) mlx-training demo
 
 test: setup  ## unit, integration and end-to-end tests
-	$(RUN) pytest
+	$(RUN) pytest -m "not slow"
+
+kills: setup  ## the long form of the resume tests: every optimizer, 75 kills, 100 power cuts (about half an hour)
+	$(RUN) pytest -m slow tests/slow/test_exactness.py
 
 check: setup  ## what CI checks besides the tests: format, lint, types, generated tables
 	$(RUN) ruff format --check .
 	$(RUN) ruff check .
 	$(RUN) pyright
+	$(RUN) python scripts/generate_docs.py --check
 
 format: setup
 	$(RUN) ruff format .

@@ -24,10 +24,17 @@ def add_options(parser: argparse.ArgumentParser, model: type[BaseModel]) -> None
         if _kinds(field) == {bool}:
             parser.add_argument(flag, dest=name, action=argparse.BooleanOptionalAction, default=None, help=text)
             continue
-        default = field.get_default(call_default_factory=True, validated_data={})
-        if default is not None and not field.is_required() and not isinstance(default, BaseModel):
-            text += f" (default {default})"
+        default = option_default(field)
+        text += f" (default {default})" if default not in (None, {}) else ""
         parser.add_argument(flag, dest=name, required=field.is_required(), help=text, metavar=name.upper())
+
+
+def option_default(field: FieldInfo) -> Any:
+    """A field's default as plain data; None when it has none."""
+    if field.is_required():
+        return None
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return default.model_dump(exclude_none=True) if isinstance(default, BaseModel) else default
 
 
 def read_options(arguments: argparse.Namespace, model: type[Options]) -> Options:

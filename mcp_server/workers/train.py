@@ -60,7 +60,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     train_set, valid_set, test_set = _load_data(options, tokenizer)
     mx.random.seed(options.seed)
     _make_trainable(model, options)
-    optimizer = _make_optimizer(options)
+    optimizer = make_optimizer(options)
     loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, make_reporter(options))
     if checkpoint is not None:
         loop.resume(checkpoint)
@@ -180,7 +180,7 @@ def _count_trainable(model: nn.Module) -> int:
     return sum(weight.size for _, weight in weights)
 
 
-def _make_optimizer(options: TrainingOptions) -> optim.Optimizer:
+def make_optimizer(options: TrainingOptions) -> optim.Optimizer:
     form = options.lr_schedule
     rate: Any = options.learning_rate
     if isinstance(form, str):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_server.jobs.events import READ_LIMIT, EventWriter, read_since, tail
+from mcp_server.jobs.events import READ_LIMIT, EventWriter, read_since, tail, without_repeats
 
 
 def write_steps(path: Path, count: int) -> None:
@@ -71,6 +71,16 @@ def test_cursor_beyond_the_file_reads_from_the_start(tmp_path: Path):
     path = tmp_path / "m.jsonl"
     write_steps(path, 3)
     assert len(read_since(path, 10_000).events) == 3
+
+
+def test_what_a_resume_does_again_counts_once():
+    def event(kind: str, step: int, loss: float) -> dict[str, object]:
+        return {"type": kind, "step": step, "loss": loss}
+
+    before = [event("train", 4, 1.0), event("val", 4, 2.0), event("train", 6, 0.9), event("val", 6, 1.9)]
+    after = [event("val", 4, 2.0), event("train", 6, 0.9)]
+    resumed = without_repeats([*before, {"type": "resume", "step": 4}, *after])
+    assert [(one["type"], one["step"]) for one in resumed] == [("train", 4), ("resume", 4), ("val", 4), ("train", 6)]
 
 
 def test_missing_log_is_empty(tmp_path: Path):

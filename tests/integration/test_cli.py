@@ -1,0 +1,105 @@
+"""The command line: the same services as the tools, for people and, with --json, for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_server.cli import main
+from tests.helpers import folder, status, wait_until
+
+TRAIN = (
+    "--model model --data data --adapter-path adapters/cli --iters 6 --num-layers 1 --batch-size 2 --val-batches 1"
+    " --max-seq-length 64 --steps-per-report 2 --learning-rate 1e-3 --lora-parameters"
+)
+
+
+def cli(*words: str) -> int:
+    return main(list(words))
+
+
+def cli_json(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> dict[str, Any]:
+    """What a command prints with --json."""
+    capsys.readouterr()
+    assert cli(*words, "--json") == code
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.integration
+def test_whole_main_job_on_the_command_line(project: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli_json(capsys, "doctor")["verdict"] == "ready with warnings"
+    converted = cli_json(
+        capsys, "convert", "--model", "model", "--mlx-path", "4bit", "--dtype", "float32", "--q-bits", "4"
+    )
+    assert Path(converted["mlx_path"]) == project / "4bit"
+    news = cli_json(capsys, "train", *TRAIN.split(), '{"rank": 4, "scale": 10.0}')
+    assert news["status"] == "completed"
+    assert [job["kind"] for job in cli_json(capsys, "jobs")["jobs"]] == ["train", "convert"]
+    log = cli_json(capsys, "log", news["job_id"])
+    assert [step for step, _ in log["train"]] == [2, 4, 6]
+    report = cli_json(capsys, "benchmark", "--model", "model", "--adapter-path", "adapters/cli", "--data", "data")
+    assert report["rows"] == 40
+    assert report["comparison"]["verdict"] in ("better", "worse", "no evidence")
+
+
+@pytest.mark.integration
+def test_people_see_words_and_progress(project: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli("train", *TRAIN.split(), '{"rank": 4}') == 0
+    said = capsys.readouterr()
+    assert "completed" in said.out
+    assert f"adapter: {project / 'adapters/cli'}" in said.out
+    assert "step 0: validation loss" in said.err
+    assert cli("jobs") == 0
+    assert "completed" in capsys.readouterr().out
+    assert cli("doctor") == 0
+    assert "mlx-lm" in capsys.readouterr().out
+
+
+@pytest.mark.integration
+def test_detached_job_is_followed_and_stopped(project: Path, capsys: pytest.CaptureFixture[str]):
+    long = TRAIN.replace("--iters 6", "--iters 4000")
+    started = cli_json(capsys, "train", *long.split(), '{"rank": 4}', "--detach")
+    job_id = started["job_id"]
+    wait_until(lambda: folder(job_id).metrics.exists() and "step" in folder(job_id).metrics.read_text(), "steps")
+    assert cli("stop", job_id) == 0
+    assert "cancelled" in capsys.readouterr().out
+    assert status(job_id) == "cancelled"
+    assert cli("log", job_id, "--follow") == 1, "a job that did not complete"
+
+
+@pytest.mark.integration
+def test_benchmark_script_of_the_seed_takes_the_data_from_the_adapter(project: Path):
+    assert cli("train", *TRAIN.split(), '{"rank": 4}') == 0
+    script = Path(__file__).parents[2] / "scripts/benchmark.py"
+    command = [sys.executable, str(script), "--model", "model", "--adapter", "adapters/cli", "--compare", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=project, env=dict(os.environ), check=True)
+    assert json.loads(done.stdout)["comparison"]["win_rate"] >= 0
+    done = subprocess.run(command[:-2], capture_output=True, text=True, cwd=project, env=dict(os.environ), check=True)
+    assert "base alone" in done.stdout
+
+
+def test_errors_are_one_line_with_the_remedy(project: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli("train", "--model", "nothing-here", "--data", "data") == 1
+    assert "error: model 'nothing-here' does not exist" in capsys.readouterr().err
+    assert cli("train", "--model", "model", "--data", "data", "--iters", "-3") == 1
+    assert "iters='-3'" in capsys.readouterr().err
+    assert cli("train", "--model", "model", "--data", "data", "--lora-parameters", "rank=8") == 1
+    assert "is not JSON" in capsys.readouterr().err
+    assert cli("log", "no-such-job") == 1
+    assert "no-such-job" in capsys.readouterr().err
+    assert cli("stop", "no-such-job") == 1
+    with pytest.raises(SystemExit):
+        cli("dance")
+
+
+def test_unsuitable_machine_makes_doctor_fail(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLX_TRAINING_PLATFORMS", "")
+    assert cli_json(capsys, "doctor", code=1)["verdict"] == "not ready"

@@ -1,0 +1,136 @@
+"""A training that can't be lost: killed, stopped or paused, it goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from mcp.client import Client
+
+from mcp_server.errors import ArgumentError, JobError, PathError
+from mcp_server.jobs import service
+from mcp_server.training.request import TrainingRequest, resolve
+from mcp_server.training.start import start_training
+from tests import exactness
+from tests.exactness import finish, kill_after, losses, options, run, run_with_kills, weights
+from tests.helpers import call, end_of, training
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
+
+
+@pytest.mark.parametrize(("fine_tune_type", "optimizer"), [("lora", "adam"), ("dora", "adafactor"), ("full", "muon")])
+def test_killed_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
+    fine_tune_type: str, optimizer: str, project: Path
+):
+    chosen = options(fine_tune_type, optimizer)
+    whole = run(**chosen, adapter_path="adapters/whole")
+    assert finish(whole) == "completed", whole.state().why
+    resumed, hits, resumes = run_with_kills(chosen, "killed", kills=3, seed=random.Random(optimizer).randrange(10**6))
+    assert hits >= 1
+    assert resumes >= 1
+    assert losses(resumed) == losses(whole)
+    assert weights(resumed) == weights(whole)
+
+
+def test_pause_and_continue_equals_the_uninterrupted_run(project: Path):
+    chosen = options("lora", "adamw", steps_per_report=1)
+    whole = run(**chosen, adapter_path="adapters/whole")
+    finish(whole)
+    paused = run(**chosen, adapter_path="adapters/paused")
+    while exactness.steps(paused) < 7:
+        assert not paused.state().finished
+    service.ask_to_stop(paused, "pause")
+    assert finish(paused) == "paused"
+    assert not (project / "adapters/paused/adapters.safetensors").exists(), "a paused run has no adapter yet"
+    last = run(resume=paused.job_id)
+    assert finish(last) == "completed", last.state().why
+    assert losses(last) == losses(whole)
+    assert weights(last) == weights(whole)
+
+
+@pytest.mark.anyio
+async def test_stopped_run_is_continued_through_the_tool_and_its_old_adapter_kept(client: Client, project: Path):
+    started = await call(
+        client, "start_lora_training", **training(iters=60, steps_per_report=1, val_batches=0, save_every=60)
+    )
+    await call(client, "read_training_log", job_id=started["job_id"], wait_seconds=60, until="any")
+    stopped = await call(client, "stop_job", job_id=started["job_id"])
+    assert stopped["status"] == "cancelled"
+    first = (project / "adapters/test/adapters.safetensors").read_bytes()
+    view = await call(client, "stop_job", job_id=started["job_id"], action="continue")
+    assert view["job_id"] != started["job_id"]
+    news = await end_of(client, view["job_id"])
+    assert news["status"] == "completed", news
+    assert [step for step, _ in news["train"]] == sorted({step for step, _ in news["train"]})
+    assert news["train"][0][0] == 1, "the curve is whole, from the first run on"
+    kept = list((project / "adapters/test/previous").glob("*/adapters.safetensors"))
+    assert [file.read_bytes() for file in kept] == [first]
+    assert (project / "adapters/test/adapters.safetensors").read_bytes() != first
+
+
+def test_more_iterations_may_be_added_to_a_finished_run(project: Path):
+    chosen = options("lora", "adam", lr_schedule=None, warmup=0, iters=8)
+    short = run(**chosen, adapter_path="adapters/short")
+    finish(short)
+    longer = run(resume=short.job_id, iters=16)
+    assert finish(longer) == "completed", longer.state().why
+    whole = run(**chosen | {"iters": 16}, adapter_path="adapters/whole")
+    finish(whole)
+    assert weights(longer) == weights(whole)
+
+
+def test_resume_from_a_checkpoint_folder_that_was_moved(project: Path, tmp_path: Path):
+    chosen = options("lora", "adam", iters=8)
+    first = run(**chosen, adapter_path="adapters/first")
+    finish(first)
+    shutil.copytree(first.checkpoints / "0000004", tmp_path / "taken-away")
+    again = run(resume=str(tmp_path / "taken-away"), adapter_path="adapters/again")
+    assert finish(again) == "completed", again.state().why
+    assert weights(again) == weights(first)
+
+
+def test_changes_that_break_exactness_are_named_and_impossible_ones_refused(project: Path):
+    first = run(**options("lora", "adam", iters=8), adapter_path="adapters/first")
+    finish(first)
+    resolved = resolve(TrainingRequest(resume=first.job_id, iters=16, learning_rate=5e-4, batch_size=4))
+    assert [warning.split()[0] for warning in resolved.warnings] == ["batch_size", "learning_rate"]
+    assert resolve(TrainingRequest(resume=first.job_id, iters=16, save_every=2)).warnings == []
+    for change, word in (
+        ({"optimizer": "sgd"}, "optimizer"),
+        ({"num_layers": 1}, "num_layers"),
+        ({"lora_parameters": {"rank": 16}}, "lora_parameters"),
+        ({"iters": 8}, "larger iters"),
+    ):
+        with pytest.raises(ArgumentError, match=word):
+            resolve(TrainingRequest.model_validate({"resume": first.job_id, "iters": 16} | change))
+    with pytest.raises(JobError, match="list_jobs"):
+        resolve(TrainingRequest(resume="train-none"))
+    with pytest.raises(PathError, match=r"no checkpoint\.json"):
+        resolve(TrainingRequest(resume="data"))
+
+
+def test_changed_data_is_named_when_a_run_goes_on(project: Path):
+    first = run(**options("lora", "adam", iters=8), adapter_path="adapters/first")
+    finish(first)
+    lines = (project / "data/train.jsonl").read_text(encoding="utf-8").splitlines()
+    (project / "data/train.jsonl").write_text("\n".join(lines[1:]) + "\n", encoding="utf-8")
+    started = start_training(TrainingRequest(resume=first.job_id, iters=12))
+    assert any("changed since the checkpoint" in warning for warning in started.warnings)
+    assert finish(exactness.store.get(started.job_id)) == "completed"
+
+
+def test_kill_in_the_middle_of_saving_leaves_only_whole_checkpoints(project: Path):
+    chosen = options("lora", "adam", iters=400, grad_accumulation_steps=1, save_every=1, val_batches=0)
+    job = run(**chosen, adapter_path="adapters/saving")
+    assert kill_after(job, 12, delay=0.05, runner_too=True)
+    finish(job)
+    found = sorted(path for path in job.checkpoints.iterdir() if not path.name.startswith("."))
+    assert found
+    for path in found:
+        assert json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))["step"] == int(path.name)
+        assert (path / "adapters.safetensors").stat().st_size > 0
+        assert (path / "optimizer.safetensors").stat().st_size > 0
+    assert len(found) <= 4, "old checkpoints are pruned"
