@@ -9,6 +9,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,8 @@ def kinds_of_change(script: str) -> str:
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda n: f"{CASES[n][0]}-{CASES[n][1]}-{n}")
 def test_the_label_says_what_the_command_really_does(number: int, original: Tree, tmp_path: Path) -> None:
     _subject, label, command, _ = CASES[number]
-    tree = Tree(tmp_path / f"w{number}")
+    # The name marks what the command leaves in /tmp, and must fit nobody else's files: they are deleted by it.
+    tree = Tree(tmp_path / f"gate-truth-{uuid.uuid4().hex}")
     shutil.copytree(original.base, tree.base, symlinks=True)
     contents, rows, _ = treasure(tree)
     script = tree.fill(command)
