@@ -17,6 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
@@ -80,21 +82,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--iters", type=int, default=60)
+    parser.add_argument("--hidden", type=int, help="measure on a random model of this width instead of the demo's")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--vocab", type=int, default=32_000)
+    parser.add_argument("--tokens", type=int, default=64, help="tokens per row")
     chosen = parser.parse_args()
     from mcp_server.demo import BASE, task
+    from tests.tiny import make_tiny_model
 
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         os.environ |= {"MLX_TRAINING_HOME": str(root / "home"), "CLAUDE_PROJECT_DIR": str(root)}
         task.write_dataset(root / "data")
+        model = BASE
+        if chosen.hidden:
+            model = make_tiny_model(root / "model", hidden=chosen.hidden, layers=chosen.layers, vocab=chosen.vocab)
+            row = json.dumps({"text": "lamp " * chosen.tokens}) + "\n"
+            for split in ("train", "valid"):
+                (root / "data" / f"{split}.jsonl").write_text(row * 64, encoding="utf-8")
         options = {
-            "model": str(BASE),
+            "model": str(model),
+            "stock": True,
             "data": "data",
             "num_layers": 2,
             "iters": chosen.iters,
             "batch_size": 8,
             "learning_rate": 1e-4,
-            "max_seq_length": 64,
+            "max_seq_length": chosen.tokens,
             "steps_per_report": 10,
             "save_every": chosen.iters,
             "val_batches": 1,
@@ -117,6 +131,7 @@ def main() -> None:
             {
                 "benchmark": "training against stock mlx_lm lora, alternating",
                 "rounds": chosen.rounds,
+                "arguments": {k: v for k, v in vars(chosen).items() if k != "rounds"},
                 "speed_ratio_median": round(statistics.median(speeds), 3),
                 "speed_ratio_min_max": [round(min(speeds), 3), round(max(speeds), 3)],
                 "peak_memory_ratio": round(statistics.median(row["peak_ratio"] for row in rows), 4),
