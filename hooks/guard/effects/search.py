@@ -156,6 +156,8 @@ def visit(call: Call, root: str, tests: list) -> list[str]:
     while todo and visits < MAX_VISITS:
         below, depth = todo.pop(0)
         visits += 1
+        if visits % 2:
+            call.scene.step()  # many roots share one budget
         here = start + below
         shown = root.rstrip("/") + below if below else root
         if depth >= least and passes(here, shown, tests):
