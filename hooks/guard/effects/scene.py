@@ -1,0 +1,174 @@
+"""What the walk collects: programs run, paths touched, processes signalled."""
+
+from __future__ import annotations
+
+from guard import paths
+from guard.shell.marks import UNKNOWN
+from guard.shell.nodes import Limit
+
+MAX_STEPS = 12_000
+
+
+class Run:
+    """One program that would start. `place` is "" here, else "container:docker", "rosetta", ..."""
+
+    __slots__ = ("argv", "cwd", "env", "loop", "place", "source", "state")
+
+    def __init__(self, argv: list[str], state: State, source: str) -> None:
+        self.argv = argv
+        self.cwd = state.cwd
+        self.env = state
+        self.place = state.place
+        self.state = state
+        self.source = source
+
+
+class Touch:
+    """One path that would change.
+
+    op: "delete" | "overwrite" (the old content is lost) | "append" | "edit" (in place, no backup) | "move" (to `to`) |
+    "unpack" (an archive over it) | "empty" (delete what is inside) | "create" (never replaces what is there).
+    tree: folders go with all they hold. follow: a link at the end is followed. text: the new content when known.
+    kept: the same command made a copy of it before.
+    """
+
+    __slots__ = ("by", "cwd", "follow", "kept", "op", "path", "text", "to", "tree")
+
+    def __init__(self, op: str, path: str, by: str, cwd: str) -> None:
+        self.op = op
+        self.path = path
+        self.by = by
+        self.cwd = cwd
+        self.tree = False
+        self.follow = False
+        self.to = ""
+        self.text: str | None = None
+        self.kept = False
+
+
+class Kill:
+    """One signal. `how`: "pid" (negative: a group), "name" (exact), "pattern" (regular expression), "files" (users of)."""
+
+    __slots__ = ("by", "how", "signal", "target")
+
+    def __init__(self, how: str, target: str, signal: str, by: str) -> None:
+        self.how = how
+        self.target = target
+        self.signal = signal
+        self.by = by
+
+
+class Work:
+    """One MLX program: `kind` is "train", "test", "convert", "fuse", "generate", "upload" or "use"."""
+
+    __slots__ = ("argv", "by", "cwd", "kind", "options", "place")
+
+    def __init__(self, kind: str, argv: list[str], state: State, options: dict) -> None:
+        self.kind = kind
+        self.argv = argv
+        self.by = " ".join(argv)
+        self.cwd = state.cwd
+        self.place = state.place
+        self.options = options
+
+
+class State:
+    """What a shell knows at one point. Subshells get a copy."""
+
+    __slots__ = ("aliases", "args", "cwd", "errexit", "functions", "place", "stack", "stopped", "vars")
+
+    def __init__(self, cwd: str) -> None:
+        self.cwd = cwd
+        self.vars: dict[str, list[str]] = {}
+        self.args: list[str] = ["bash"]
+        self.functions: dict = {}
+        self.aliases: dict[str, str] = {}
+        self.stack: list[str] = []
+        self.place = ""
+        self.errexit = False
+        self.stopped = False
+
+    def get(self, name: str) -> list[str] | None:
+        """A variable's values: our own, else the environment's; None when nothing is known."""
+        values = self.vars.get(name)
+        if values is not None:
+            return values
+        if name == "OLDPWD":
+            return None
+        value = paths.env(name, UNKNOWN)
+        return None if value is UNKNOWN else [value]
+
+    def copy(self) -> State:
+        other = State(self.cwd)
+        other.vars = dict(self.vars)
+        other.args = self.args
+        other.functions = dict(self.functions)
+        other.aliases = dict(self.aliases)
+        other.stack = list(self.stack)
+        other.place = self.place
+        other.errexit = self.errexit
+        return other
+
+
+class Scene:
+    """Everything found in one command line, and the small world it makes for itself on the way."""
+
+    def __init__(self, text: str, cwd: str) -> None:
+        self.text = text
+        self.cwd = cwd
+        self.runs: list[Run] = []
+        self.touches: list[Touch] = []
+        self.kills: list[Kill] = []
+        self.codes: list[tuple[str, str]] = []  # (language, code) of every inline program that was read
+        self.made: set[str] = set()  # folders and files this very command creates
+        self.written: dict[str, str | None] = {}  # files it writes, with their text when known
+        # new place -> where the thing came from; with a slash at the end, only what lies below (a link)
+        self.moved: dict[str, str] = {}
+        self.python: list[tuple[str, dict, str]] = []  # Hub calls and telling keywords in Python code
+        self.remotes: dict[str, str] = {}  # git remotes it adds
+        self.pushes: list[tuple[str, str]] = []  # (URL, command)
+        self.works: list[Work] = []  # MLX programs started
+        self.inside: list[tuple[str, str]] = []  # (container tool, MLX work seen in it)
+        self.copied: set[str] = set()  # files that it copies before it changes them
+        self.stashed: list[str] | None = None  # the paths of a `git stash push` before
+        self.steps = 0
+
+    def step(self, cost: int = 1) -> None:
+        self.steps += cost
+        if self.steps > MAX_STEPS:
+            raise Limit("too many steps")
+
+    def origin(self, path: str) -> str:
+        """Where the thing at `path` lies now, when this command moved, linked or mounted it there."""
+        for _ in range(4 if self.moved else 0):
+            part = path
+            while part:
+                link = part.rstrip("/") + "/"
+                key = part if part in self.moved else link if path.startswith(link) and link in self.moved else ""
+                if key:
+                    path = self.moved[key] + path[len(key) :]
+                    break
+                part = part.rpartition("/")[0]
+            else:
+                return path
+        return path
+
+    def touch(self, op: str, path: str, state: State, by: str) -> Touch:
+        """Record a change; the path may be relative and may hold UNKNOWN."""
+        self.step()
+        absolute = paths.normal(path, state.cwd) if not path.startswith(UNKNOWN) else path
+        if path.endswith("/") and op != "move":
+            absolute += "/"
+        touch = Touch(op, self.origin(absolute), by, state.cwd)
+        touch.kept = touch.path in self.copied
+        self.touches.append(touch)
+        return touch
+
+    def read(self, path: str, state: State) -> str | None:
+        """A file's text as it will be when the command gets there."""
+        if UNKNOWN in path:
+            return None
+        absolute = paths.normal(path, state.cwd)
+        if absolute in self.written:
+            return self.written[absolute]
+        return paths.read_text(self.origin(absolute))

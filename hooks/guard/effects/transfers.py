@@ -1,0 +1,203 @@
+"""Archives, synchronising copies, downloads: programs that write many files, or one named by an option."""
+
+from __future__ import annotations
+
+from guard import paths
+
+from .commands import Call, options
+from .files import overlay
+
+DONE = ("", None)
+
+
+def handle(call: Call) -> tuple | None:
+    name = call.name
+    if name == "rsync":
+        return rsync(call)
+    if name in ("tar", "gtar", "bsdtar"):
+        return tar(call)
+    if name in ("unzip", "7z", "7za", "7zz", "unar", "cpio", "pax"):
+        return unpack(call, name)
+    if name in ("gzip", "bzip2", "xz", "zstd", "lz4", "pigz", "gunzip", "bunzip2", "unxz", "unzstd"):
+        return compress(call, name)
+    if name == "zip":
+        flags, _, operands = options(call.argv, "xitnb")
+        if flags & {"m", "move"}:
+            for path in operands[1:]:
+                call.touch("delete", path).tree = True
+        return DONE
+    if name == "rclone":
+        return rclone(call)
+    if name in ("curl", "wget", "aria2c"):
+        return download(call, name)
+    if name in ("openssl", "gpg"):
+        return crypt(call, name)
+    return None
+
+
+def rsync(call: Call) -> tuple:
+    flags, _, operands = options(
+        call.argv,
+        "eBTfM",
+        ("exclude", "include", "rsh", "filter", "exclude-from", "include-from", "backup-dir", "files-from"),
+    )
+    if flags & {"n", "dry-run", "list-only"} or len(operands) < 2:
+        return DONE
+    target = operands[-1]
+    if ":" in target.split("/", 1)[0]:
+        target = ""
+    if "remove-source-files" in flags:
+        for source in operands[:-1]:
+            if ":" not in source.split("/", 1)[0]:
+                call.touch("empty", source)
+    if not target:
+        return DONE
+    keeps = bool(flags & {"ignore-existing", "b", "backup"})
+    if any(flag.startswith("del") for flag in flags):
+        for source in operands[:-1]:
+            goal = target if source.endswith("/") else paths.join(target, paths.base(source))
+            extra(call, source, goal)
+    if not keeps:
+        for source in operands[:-1]:
+            if ":" in source.split("/", 1)[0]:
+                call.touch("unpack", target)
+            else:
+                folder = paths.is_dir(paths.normal(source, call.state.cwd))
+                into = (
+                    not source.endswith("/")
+                    if folder
+                    else target.endswith("/") or paths.is_dir(paths.normal(target, call.state.cwd))
+                )
+                overlay(call, source, target, into, True)
+    return DONE
+
+
+def extra(call: Call, source: str, goal: str) -> None:
+    """What rsync --delete removes: everything at the goal that the source lacks, all the way down."""
+    begin = call.scene.origin(paths.normal(source, call.state.cwd))
+    end = paths.normal(goal, call.state.cwd)
+    todo = [""]
+    seen = 0
+    while todo and seen < 2000:
+        below = todo.pop()
+        for name in paths.listing(end + below):
+            seen += 1
+            path = below + "/" + name
+            if not paths.exists(begin + path):
+                call.touch("delete", end + path).tree = True
+            elif paths.is_dir(end + path):
+                todo.append(path)
+
+
+def tar(call: Call) -> tuple:
+    words = call.argv[1:]
+    if words and words[0][:1] != "-":
+        words = ["-" + words[0], *words[1:]]
+    flags, values, operands = options(
+        ["tar", *words], "fCXTbIFLNVHgK", ("file", "directory", "exclude", "exclude-from", "use-compress-program")
+    )
+    state = call.state
+    where = values.get("C") or values.get("directory") or "."
+    if flags & {"x", "extract", "get"}:
+        if not flags & {"k", "keep-old-files", "skip-old-files", "keep-newer-files", "O", "to-stdout", "backup"}:
+            touch = call.scene.touch("unpack", where, state, " ".join(call.argv))
+            archive = values.get("f") or values.get("file") or ""
+            touch.to = paths.normal(archive, state.cwd) if archive else ""
+        return DONE
+    if "remove-files" in flags:
+        for path in operands:
+            call.touch("delete", paths.join(where, path)).tree = True
+    if flags & {"c", "create"}:
+        archive = values.get("f") or values.get("file") or ""
+        if archive and archive != "-":
+            call.touch("overwrite", archive).follow = True
+    return DONE
+
+
+def unpack(call: Call, name: str) -> tuple:
+    words = call.argv[1:]
+    flags, values, operands = options(call.argv, "dxP" if name == "unzip" else "", ())
+    if name == "unzip":
+        if flags & {"l", "t", "n", "p", "v", "Z"}:
+            return DONE
+        touch = call.touch("unpack", values.get("d", "."))
+        touch.to = paths.normal(operands[0], call.state.cwd) if operands else ""
+    elif name.startswith("7z"):
+        if words[:1] in (["x"], ["e"]) and "-aos" not in words:
+            touch = call.touch("unpack", next((word[2:] for word in words if word.startswith("-o")), "."))
+            touch.to = paths.normal(words[1], call.state.cwd) if len(words) > 1 else ""
+        if "-sdel" in words:
+            for path in words[2:]:
+                call.touch("delete", path).tree = True
+    elif name in ("cpio", "pax") and "r" in flags | ({"r"} if "i" in flags else set()):
+        call.touch("unpack", ".")
+    return DONE
+
+
+def compress(call: Call, name: str) -> tuple:
+    flags, _values, operands = options(call.argv, "S")
+    if flags & {"k", "keep", "c", "stdout", "t", "l"} or (name in ("zstd", "unzstd", "lz4") and "rm" not in flags):
+        return DONE
+    for path in operands:
+        undo = name.startswith("un") or name in ("gunzip", "bunzip2") or flags & {"d", "decompress"}
+        goal = path.rpartition(".")[0] if undo else path + ".gz"
+        if undo and (flags & {"f", "force"}) and goal:
+            call.touch("overwrite", goal)
+        if not undo:
+            call.touch("move", path).to = paths.normal(goal, call.state.cwd)
+    return DONE
+
+
+def rclone(call: Call) -> tuple:
+    words = [word for word in call.argv[1:] if word[:1] != "-"]
+    local = [word for word in words[1:] if ":" not in word.split("/", 1)[0]]
+    if "--dry-run" in call.argv or "-n" in call.argv or not words:
+        return DONE
+    if words[0] in ("delete", "purge", "deletefile", "rmdirs"):
+        for path in local:
+            call.touch("delete", path).tree = True
+    elif words[0] in ("move", "moveto") and len(words) > 1 and words[1] in local:
+        call.touch("empty", words[1])
+    elif words[0] in ("sync", "copy", "copyto") and len(words) > 2 and words[2] in local:
+        if words[0] == "sync":
+            extra(call, words[1], words[2])
+        overlay(call, words[1], words[2], False, True)
+    return DONE
+
+
+def download(call: Call, name: str) -> tuple | None:
+    if name == "curl":
+        flags, values, operands = options(
+            call.argv, "oHdXuTFAebKmxCrYyzwEc", ("output", "header", "data", "request", "upload-file", "form")
+        )
+        target = values.get("o") or values.get("output")
+        if not target and "O" in flags:
+            target = next((paths.base(word) for word in operands if "/" in word), "")
+    else:
+        flags, values, operands = options(call.argv, "OoPaUet", ("output-document", "out", "directory-prefix"))
+        target = (
+            values.get("O") or values.get("output-document") if name == "wget" else values.get("o") or values.get("out")
+        )
+    if target and target != "-" and not target.startswith("/dev/") and not ("c" in flags and name == "wget"):
+        call.touch("overwrite", target).follow = True
+        call.scene.made.add(paths.normal(target, call.state.cwd))
+        return "", None
+    return None, None
+
+
+def crypt(call: Call, name: str) -> tuple | None:
+    words = call.argv[1:]
+    if (
+        name == "openssl"
+        and words[:1] in (["base64"], ["enc"])
+        and ("base64" in words[0] or "-base64" in words or "-a" in words)
+        and "-d" in words
+    ):
+        from .output import unbase64
+
+        source = words[words.index("-in") + 1] if "-in" in words[:-1] else ""
+        return unbase64(call.scene.read(source, call.state) if source else call.stdin), None
+    for flag in ("-out", "-o", "--output"):
+        if flag in words[:-1]:
+            call.touch("overwrite", words[words.index(flag) + 1]).follow = True
+    return None

@@ -1,0 +1,340 @@
+"""Follows a script's control flow and hands every simple command to `commands`.
+
+Conditions that can't be known are walked both ways, on copies of the state; loops over known words are really
+iterated; a pipe carries the text that the stage before it is known to print.
+"""
+
+from __future__ import annotations
+
+from guard.paths import inside, is_dir, normal
+from guard.shell import expand, globs
+from guard.shell.marks import UNKNOWN, plain
+from guard.shell.nodes import Limit, Script, Simple
+from guard.shell.reader import parse
+
+from . import commands
+from .scene import Scene, State
+
+MAX_NESTING = 24
+MAX_ITERATIONS = 300
+
+
+class Walker:
+    """One walk over one command line. Outputs are text, or None when not known; statuses True, False or None."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.nesting = 0
+
+    # -- entry ----------------------------------------------------------------------------------------------------
+
+    def code(self, text: str, state: State, stdin: str | None = None, want: bool = False) -> tuple:
+        """Read and walk shell text (a command line, `bash -c`, a script file, eval)."""
+        self.nesting += 1
+        if self.nesting > MAX_NESTING:
+            raise Limit("scripts within scripts too deeply")
+        try:
+            return self.script(parse(text), state, stdin, want)
+        finally:
+            self.nesting -= 1
+
+    def script(self, script: Script, state: State, stdin: str | None = None, want: bool = False) -> tuple:
+        """Walk pipelines in order; gives (output, status)."""
+        out: list[str] | None = []
+        status: bool | None = True
+        before = ""
+        for item in script.items:
+            self.scene.step()
+            if (before == "&&" and status is False) or (before == "||" and status is True):
+                before = item.sep if item.sep in ("&&", "||") else ""
+                continue
+            unsure = before == "||" and status is None
+            here = state.copy() if unsure or item.sep == "&" else state
+            cwd = state.cwd
+            text, now = self.pipeline(item, here, stdin, want)
+            if want:
+                out = None if text is None or out is None else [*out, text]
+            status = None if unsure else now
+            if (
+                here is state
+                and state.cwd != cwd
+                and now is None
+                and item.sep not in ("&&", "||")
+                and not state.errexit
+            ):
+                state.cwd = cwd  # cd into what is not there fails, and the next command runs where we were
+            before = item.sep if item.sep in ("&&", "||") else ""
+            if state.stopped:
+                break
+        return ("".join(out) if out is not None else None), status
+
+    def pipeline(self, item, state: State, stdin: str | None, want: bool) -> tuple:
+        commands_ = item.commands
+        if len(commands_) == 1:
+            text, status = self.command(commands_[0], state, stdin, want)
+        else:
+            text, status = stdin, None
+            for number, node in enumerate(commands_):
+                last = number == len(commands_) - 1
+                inner = state.copy()
+                text, status = self.command(node, inner, text, want or not last)
+                if last:  # zsh runs the last stage in the shell itself
+                    state.vars.update({k: v for k, v in inner.vars.items() if k not in state.vars})
+        if item.negated and status is not None:
+            status = not status
+        return text, status
+
+    def command(self, node, state: State, stdin: str | None, want: bool) -> tuple:
+        if type(node) is Simple:
+            return self.simple(node, state, stdin, want)
+        if node.redirects:
+            stdin = self.redirects(node.redirects, state, stdin, node.kind)
+        return getattr(self, "walk_" + node.kind)(node, state, stdin, want)
+
+    # -- compound commands ----------------------------------------------------------------------------------------
+
+    def walk_group(self, node, state: State, stdin, want) -> tuple:
+        return self.script(node.parts[0], state, stdin, want)
+
+    def walk_subshell(self, node, state: State, stdin, want) -> tuple:
+        return self.script(node.parts[0], state.copy(), stdin, want)
+
+    def walk_if(self, node, state: State, stdin, want) -> tuple:
+        parts = node.parts
+        outs = []
+        branches = []
+        k = 0
+        decided = False
+        while k + 1 < len(parts):
+            _, status = self.script(parts[k], state, stdin, False)
+            if status is not False:
+                branch = state if status is True and not branches else state.copy()
+                outs.append(self.script(parts[k + 1], branch, stdin, want)[0])
+                branches.append(branch)
+                if status is True:
+                    decided = True
+                    break
+            k += 2
+        if not decided:
+            branch = state.copy()
+            if k < len(parts):
+                outs.append(self.script(parts[k], branch, stdin, want)[0])
+            branches.append(branch)
+        self.merge(state, branches)
+        return self.joined(outs, want), None
+
+    def merge(self, state: State, branches: list[State]) -> None:
+        """After a fork: a variable holds every value that some branch gave it."""
+        if branches == [state]:
+            return
+        going = [branch for branch in branches if not branch.stopped]
+        if not going:
+            state.stopped = True
+            return
+        for name in {name for branch in going for name in branch.vars}:
+            values: list[str] = []
+            for branch in going:
+                values += [value for value in branch.get(name) or [] if value not in values]
+            state.vars[name] = values
+        for branch in going:
+            state.functions.update(branch.functions)
+            if branch.cwd != state.cwd:
+                state.cwd = branch.cwd
+
+    def joined(self, outs: list, want: bool) -> str | None:
+        return "".join(outs) if want and all(out is not None for out in outs) else None
+
+    def walk_while(self, node, state: State, stdin, want) -> tuple:
+        condition, body = node.parts
+        names = self.read_names(condition)
+        if names is None:
+            _, status = self.script(condition, state, stdin, False)
+            if status is False and node.kind == "while" and condition.items:
+                return "", True
+            out, _ = self.script(body, state, None, want)
+            return None if want and out else out, None
+        if stdin is None or UNKNOWN in stdin:
+            rows: list[str] = [UNKNOWN]
+        else:
+            rows = [row for row in stdin.replace("\0", "\n").split("\n") if row][:MAX_ITERATIONS]
+        outs = []
+        for row in rows:
+            values = row.split(None, len(names) - 1) if len(names) > 1 else [row.strip()]
+            for number, name in enumerate(names):
+                state.vars[name] = [UNKNOWN if row == UNKNOWN else values[number] if number < len(values) else ""]
+            outs.append(self.script(body, state, None, want)[0])
+        return self.joined(outs, want), None
+
+    walk_until = walk_while
+
+    def read_names(self, condition: Script) -> list[str] | None:
+        """The variables of `while read -r a b`, or None for any other loop."""
+        for item in condition.items:
+            for node in item.commands:
+                if type(node) is Simple and node.words and node.words[0].literal() == "read":
+                    words = [word.literal() or "" for word in node.words[1:]]
+                    names = []
+                    skip = False
+                    for word in words:
+                        if skip:
+                            skip = False
+                        elif word.startswith("-"):
+                            skip = word[-1] in "dnNptui"
+                        elif word.isidentifier():
+                            names.append(word)
+                    return names or ["REPLY"]
+        return None
+
+    def walk_for(self, node, state: State, stdin, want) -> tuple:
+        values = state.args[1:] if node.words is None else self.expander(state).fields(node.words)
+        outs = []
+        for value in values[:MAX_ITERATIONS]:
+            state.vars[node.name] = [value]
+            outs.append(self.script(node.parts[0], state, stdin, want)[0])
+            if state.stopped:
+                break
+        return self.joined(outs, want), None
+
+    def walk_case(self, node, state: State, stdin, want) -> tuple:
+        expander = self.expander(state)
+        subject = expander.text(node.words[0])
+        outs = []
+        branches = []
+        for patterns, body in zip(node.name, node.parts):
+            fits = [globs.matches(subject, expander.encode(word)) for word in patterns]
+            if UNKNOWN in subject or any(fits):
+                branch = state.copy()
+                outs.append(self.script(body, branch, stdin, want)[0])
+                branches.append(branch)
+                if UNKNOWN not in subject:
+                    break
+        if branches:
+            self.merge(state, branches)
+        return self.joined(outs, want), None
+
+    def walk_function(self, node, state: State, stdin, want) -> tuple:
+        if node.name:
+            state.functions[node.name] = node.parts[0]
+        return "", True
+
+    def walk_test(self, node, state: State, stdin, want) -> tuple:
+        words = self.expander(state).fields(node.words)
+        return "", commands.test_status(words)
+
+    def walk_math(self, node, state: State, stdin, want) -> tuple:
+        return "", None
+
+    # -- simple commands ------------------------------------------------------------------------------------------
+
+    def expander(self, state: State) -> expand.Expander:
+        return expand.Expander(
+            state,
+            lambda script: self.script(script, state.copy(), None, True)[0],
+            lambda script, direction: self.process(script, direction, state),
+            self.scene.origin,
+        )
+
+    def process(self, script: Script, direction: str, state: State) -> str:
+        """`<( )` becomes a file with the known output; `>( )` is walked with nothing known on its input."""
+        text, _ = self.script(script, state.copy(), None, direction == "<")
+        path = "/dev/fd/walk" + str(len(self.scene.written))
+        self.scene.written[path] = text
+        return path
+
+    def simple(self, node: Simple, state: State, stdin: str | None, want: bool) -> tuple:
+        self.scene.step()
+        expander = self.expander(state)
+        env = {}
+        for name, append, word in node.assigns:
+            values = (
+                self.elements(name, expander.fields(word.array), state)
+                if word.array is not None
+                else [expander.text(word)]
+            )
+            if append:
+                old = state.get(name) or []
+                values = old + values if word.array is not None else [(old[0] if old else "") + values[0]]
+            env[name] = values
+        argv = expander.fields(node.words)
+        if not argv or node.words[0].literal() in commands.DECLARERS:
+            state.vars.update(env)
+            env = {}
+        if node.redirects:
+            stdin = self.redirects(node.redirects, state, stdin, " ".join(argv))
+        writes = None
+        for redirect in node.redirects:
+            if redirect.op in (">", ">>", ">|", "&>", "&>>") and redirect.fd in ("", "1", "&"):
+                writes = redirect
+        if not argv:
+            text: str | None = ""
+            if writes is not None and stdin is not None:  # zsh: `< a > b` copies
+                text = stdin
+            result = (text, True)
+        else:
+            result = commands.Call(self, argv, state, stdin, want or writes is not None, env).dispatch()
+        if writes is not None:
+            self.content(writes, result[0], state)
+            return "", result[1]
+        return result
+
+    def elements(self, name: str, fields: list[str], state: State) -> list[str]:
+        """The values of an array; `[key]=value` is also known by its key."""
+        values = []
+        for field in fields:
+            key, equals, value = field.partition("]=")
+            if equals and key[:1] == "[":
+                state.vars[name + field[: len(key) + 1]] = [value]
+                field = value
+            values.append(field)
+        return values
+
+    def redirects(self, redirects: list, state: State, stdin: str | None, by: str) -> str | None:
+        """Record what redirections write; gives the new standard input."""
+        expander = self.expander(state)
+        for redirect in redirects:
+            op = redirect.op
+            if op in ("<<", "<<-"):
+                if redirect.body is not None:
+                    stdin = expander.text(redirect.body)
+                continue
+            if op == "<<<":
+                stdin = expander.text(redirect.target) + "\n"
+                continue
+            for field in expander.fields([redirect.target]) or [""]:
+                if op == "<":
+                    stdin = self.scene.read(field, state)
+                elif not field or field == "-" or (op in (">&", "<&") and field.isdigit()):
+                    continue
+                elif op in (">", ">|", "&>", ">&") and not field.startswith("/dev/"):
+                    self.scene.touch("overwrite", field, state, by + " > " + plain(field)).follow = True
+                elif op in (">>", "&>>") and not field.startswith("/dev/"):
+                    self.scene.touch("append", field, state, by + " >> " + plain(field)).follow = True
+        return stdin
+
+    def content(self, redirect, text: str | None, state: State) -> None:
+        """Remember what a redirection wrote: the file may be run, or be data, later in the same command."""
+        for field in self.expander(state).fields([redirect.target])[:1]:
+            if UNKNOWN in field:
+                return
+            path = normal(field, state.cwd)
+            append = redirect.op in (">>", "&>>")
+            for touch in reversed(self.scene.touches):
+                if touch.path == self.scene.origin(path) and touch.op in ("overwrite", "append"):
+                    touch.text = text
+                    break
+            if append:
+                old = self.scene.read(path, state)
+                text = None if text is None else (old or "") + text
+            self.scene.written[path] = text
+
+
+def change_folder(state: State, target: str, made: set[str]) -> bool | None:
+    """cd; the status is None when the folder is not there now (something before may make it)."""
+    if UNKNOWN in target:
+        state.cwd = target if target.startswith((UNKNOWN, "/")) else normal(target, state.cwd)
+        return True
+    path = normal(target, state.cwd)
+    state.cwd = path
+    if is_dir(path) or any(inside(path, folder) for folder in made):
+        return True
+    return None

@@ -1,0 +1,429 @@
+"""Programs that start another program: what they wrap is what counts."""
+
+from __future__ import annotations
+
+from guard import paths
+from guard.shell.marks import UNKNOWN
+
+from .commands import Call, quote
+
+# options that take a value, by program; everything else with a dash is a flag
+VALUES = {
+    "sudo": "-u -g -p -C -h -D -R -T -U -r -t --user --group --prompt --chdir --host",
+    "doas": "-u -C",
+    "nice": "-n --adjustment",
+    "ionice": "-c -n -p --class --classdata",
+    "timeout": "-s -k --signal --kill-after",
+    "gtimeout": "-s -k --signal --kill-after",
+    "stdbuf": "-i -o -e --input --output --error",
+    "time": "-f -o --format --output",
+    "caffeinate": "-t -w",
+    "taskpolicy": "-c -d -g -l -t -b",
+    "watch": "-n -d --interval",
+    "flock": "-w -E --timeout",
+    "strace": "-o -e -p -s",
+    "systemd-run": "-p --unit --property --slice",
+    "sandbox-exec": "-f -n -p -D",
+    "faketime": "-f",
+    "torchrun": "--nproc_per_node --nproc-per-node --nnodes --master_port --master-port --rdzv-endpoint",
+    "accelerate": "--num_processes --config_file --num-processes --config-file",
+    "mlx.launch": "-n --hosts --hostfile --backend --env --cwd --python",
+    "su": "-s -g -G",
+    "runuser": "-u -s -g",
+    "xcrun": "--sdk --toolchain",
+    "parallel": "-j --jobs -S --delay --joblog -a -N -n -L -I --colsep --results --retries",
+    "xargs": "-I -i -n -P -L -d -E -s -a --max-args --max-procs --replace --delimiter --arg-file --max-lines",
+}
+# runners whose own sub-command comes before the program
+RUNNERS = {
+    "uv": ("run", "tool"),
+    "poetry": ("run",),
+    "pdm": ("run",),
+    "rye": ("run",),
+    "hatch": ("run",),
+    "pipenv": ("run",),
+    "pixi": ("run", "exec"),
+    "conda": ("run",),
+    "mamba": ("run",),
+    "micromamba": ("run",),
+    "pipx": ("run",),
+    "mise": ("exec", "x"),
+    "asdf": ("exec",),
+    "direnv": ("exec",),
+    "npm": ("exec", "x"),
+    "pnpm": ("exec", "dlx"),
+    "yarn": ("exec", "dlx"),
+    "accelerate": ("launch",),
+}
+RUNNER_VALUES = [
+    "-p",
+    "-n",
+    "-m",
+    "--with",
+    "--python",
+    "--project",
+    "--directory",
+    "--extra",
+    "--group",
+    "--env-file",
+    "--with-requirements",
+    "--from",
+    "--spec",
+    "--name",
+    "--prefix",
+    "-e",
+    "--environment",
+    "--manifest-path",
+    "--index-url",
+    "--index",
+    "-i",
+    "--with-editable",
+    "--package",
+    "--only-group",
+    "--refresh-package",
+]
+
+
+def handle(call: Call) -> tuple | None:
+    name = call.name
+    if name in ("xargs", "gxargs"):
+        return xargs(call)
+    if name == "parallel":
+        return parallel(call)
+    if name == "env":
+        return env(call)
+    if name in RUNNERS:
+        return runner(call)
+    if name in ("uvx", "npx", "bunx"):
+        return call.run(after_options(call.argv[1:], RUNNER_VALUES))
+    if name == "arch":
+        return arch(call)
+    if name in ("busybox", "toybox"):
+        return call.run(call.argv[1:])
+    if name in ("su", "runuser"):
+        if "-c" in call.argv[:-1]:
+            return call.shell(call.argv[call.argv.index("-c") + 1])
+        rest = after_options(call.argv[1:], VALUES[name].split())
+        return call.run(rest) if name == "runuser" else None
+    if name == "script":
+        for k, word in enumerate(call.argv[:-1]):
+            if (word[:1] == "-" and word[1:2] != "-" and word.endswith("c")) or word == "--command":
+                return call.shell(call.argv[k + 1])
+        return call.run(after_options(call.argv[1:], ["-F", "-t", "-T"])[1:])
+    if name in ("ssh", "rosetta", "ltrace", "gdb", "lldb", "dtruss", "expect", "at", "batch", "ts", "entr"):
+        return deferred(call, name)
+    if name in ("screen", "tmux"):
+        return multiplexer(call)
+    rest = after_options(call.argv[1:], VALUES.get(name, "").split())
+    if name in ("timeout", "gtimeout", "flock", "chrt", "faketime"):
+        if name == "flock" and "-c" in call.argv[:-1]:
+            return call.shell(call.argv[call.argv.index("-c") + 1])
+        rest = rest[1:]
+        rest = after_options(rest, [])
+    if name == "sudo":
+        return sudo(call, rest)
+    if name == "watch" and len(rest) == 1:
+        return call.shell(rest[0])
+    if name in ("torchrun", "mlx.launch"):
+        return launch(call, rest)
+    return call.run(rest) if rest else None
+
+
+def after_options(words: list[str], values: list[str]) -> list[str]:
+    """Drop leading options (and the values of those that take one)."""
+    k = 0
+    while k < len(words) and words[k][:1] == "-" and words[k] != "-":
+        if words[k] == "--":
+            return words[k + 1 :]
+        k += 2 if words[k] in values else 1
+    return words[k:]
+
+
+def sudo(call: Call, rest: list[str]) -> tuple | None:
+    state = call.state
+    while rest and "=" in rest[0] and rest[0].split("=", 1)[0].isidentifier():
+        rest = rest[1:]
+    if any(word in ("-i", "-s") for word in call.argv[1:4]) and rest:
+        return call.shell(" ".join(rest))
+    return call.run(rest, state) if rest else None
+
+
+def env(call: Call) -> tuple | None:
+    words = call.argv[1:]
+    state = call.state
+    k = 0
+    while k < len(words):
+        word = words[k]
+        if word in ("-S", "--split-string") and k + 1 < len(words):
+            return call.shell(" ".join([words[k + 1], *map(quote, words[k + 2 :])]))
+        if word.startswith("-S") and len(word) > 2:
+            return call.shell(" ".join([word[2:], *map(quote, words[k + 1 :])]))
+        if word in ("-u", "--unset", "-C", "--chdir"):
+            if word in ("-C", "--chdir") and k + 1 < len(words):
+                state = state.copy()
+                state.cwd = paths.normal(words[k + 1], state.cwd)
+            k += 2
+        elif word[:1] == "-":
+            k += 1
+        elif "=" in word:
+            name, _, value = word.partition("=")
+            call.env = {**call.env, name: [value]}
+            k += 1
+        else:
+            break
+    return call.run(words[k:], state) if k < len(words) else None
+
+
+def runner(call: Call) -> tuple | None:
+    """uv run, poetry run, conda run, ..."""
+    name = call.name
+    words = call.argv[1:]
+    state = call.state
+    k = 0
+    while k < len(words) and words[k][:1] == "-":
+        if words[k] in ("--directory", "--cwd") and k + 1 < len(words):
+            state = state.copy()
+            state.cwd = paths.normal(words[k + 1], state.cwd)
+        k += 2 if words[k] in RUNNER_VALUES and k + 1 < len(words) else 1
+    words = words[k:]
+    if not words or words[0] not in RUNNERS[name]:
+        return scripts(call, words) if name in ("npm", "pnpm", "yarn") else None
+    words = words[1:]
+    if name == "uv" and words[:1] == ["run"] and call.argv[1] == "tool":
+        words = words[1:]
+    rest: list[str] = []
+    k = 0
+    module = script = False
+    while k < len(words) and words[k][:1] == "-" and words[k] not in ("-", "--"):
+        if words[k] in ("-m", "--module") and name in ("uv", "pdm"):
+            module = True
+            k += 1
+            break
+        if words[k] in ("-s", "--script"):
+            script = True
+        if words[k] in ("--directory", "--cwd", "-C") and k + 1 < len(words):
+            state = state.copy()
+            state.cwd = paths.normal(words[k + 1], state.cwd)
+        if words[k] in ("-c", "--call") and k + 1 < len(words):
+            return call.shell(words[k + 1])
+        k += 2 if words[k] in RUNNER_VALUES and k + 1 < len(words) else 1
+    rest = words[k:]
+    if rest[:1] == ["--"]:
+        rest = rest[1:]
+    if name == "direnv":
+        rest = rest[1:]
+    if name == "accelerate":
+        return launch(call, rest)
+    if not rest:
+        return None
+    if module:
+        return call.run(["python3", "-m", *rest], state)
+    if script or rest[0].endswith(".py") or (rest[0] == "-" and name == "uv"):
+        return call.run(["python3", *rest], state)
+    if name == "hatch" and ":" in rest[0]:
+        return None
+    return call.run(rest, state)
+
+
+def launch(call: Call, rest: list[str]) -> tuple | None:
+    rest = after_options(rest, VALUES.get(call.name, "").split())
+    if call.argv[1:] and "-m" in call.argv and rest:
+        at = call.argv.index("-m")
+        if call.argv[at - 1] != "--" and not paths.base(rest[0]).startswith("python"):
+            return call.run(["python3", "-m", *call.argv[at + 1 :]])
+    if rest and rest[0].endswith(".py"):
+        rest = ["python3", *rest]
+    return call.run(rest) if rest else None
+
+
+def scripts(call: Call, words: list[str]) -> tuple | None:
+    """npm run NAME: the text in package.json."""
+    if words[:1] in (["run"], ["run-script"]):
+        words = words[1:]
+    elif words[:1] != ["test"] and call.name != "yarn":
+        return None
+    text = call.scene.read("package.json", call.state) or ""
+    at = text.find('"scripts"')
+    if at < 0 or not words:
+        return None
+    from guard.wire import loads
+
+    manifest = loads(text)
+    script = manifest.get("scripts", {}).get(words[0]) if isinstance(manifest, dict) else None
+    return call.shell(script) if isinstance(script, str) else None
+
+
+def arch(call: Call) -> tuple | None:
+    words = call.argv[1:]
+    state = call.state
+    k = 0
+    while k < len(words) and words[k][:1] == "-":
+        if words[k] in ("-x86_64", "-x86_64h", "-i386") or (words[k] == "-arch" and words[k + 1 : k + 2] == ["x86_64"]):
+            state = state.copy()
+            state.place = "rosetta"
+        k += 2 if words[k] in ("-arch", "-e", "-d") else 1
+    return call.run(words[k:], state) if k < len(words) else None
+
+
+def deferred(call: Call, name: str) -> tuple | None:
+    """Things run elsewhere (ssh) or later (at)."""
+    if name in ("at", "batch"):
+        return call.shell(call.stdin)
+    if name in ("ltrace", "dtruss", "entr"):
+        rest = after_options(call.argv[1:], ["-p", "-o", "-e"])
+        return call.run(rest) if rest else None
+    if name == "ssh":
+        rest = after_options(
+            call.argv[1:],
+            [
+                "-p",
+                "-i",
+                "-l",
+                "-o",
+                "-F",
+                "-J",
+                "-L",
+                "-R",
+                "-D",
+                "-W",
+                "-b",
+                "-c",
+                "-E",
+                "-e",
+                "-I",
+                "-m",
+                "-O",
+                "-Q",
+                "-S",
+                "-w",
+            ],
+        )
+        if rest and rest[0].rpartition("@")[2] in ("localhost", "127.0.0.1", "::1") and len(rest) > 1:
+            state = call.state.copy()
+            state.cwd = paths.home()
+            return call.shell(" ".join(rest[1:]), state)
+    return None
+
+
+def multiplexer(call: Call) -> tuple | None:
+    """tmux new -d 'cmd', screen -dm cmd, tmux send-keys 'cmd' Enter."""
+    words = call.argv[1:]
+    if call.name == "screen":
+        rest = after_options(words, ["-S", "-c", "-h", "-s", "-t", "-X"])
+        return call.run(rest) if rest else None
+    values = ["-s", "-n", "-c", "-t", "-x", "-y", "-e", "-F", "-L", "-S", "-f"]
+    words = after_options(words, values)
+    if words and words[0] in (
+        "new",
+        "new-session",
+        "new-window",
+        "neww",
+        "split-window",
+        "run-shell",
+        "respawn-pane",
+        "send-keys",
+        "send",
+    ):
+        rest = after_options(words[1:], values)
+        if words[0] in ("send-keys", "send"):
+            rest = [word for word in rest if word not in ("Enter", "C-m", "C-c")]
+        return call.shell(" ".join(rest))
+    return None
+
+
+def stdin_items(call: Call, null: bool = False, delimiter: str = "") -> list[str]:
+    """The words that xargs would read; one UNKNOWN when its input is not known."""
+    text = call.stdin
+    if text is None:
+        return [UNKNOWN]
+    if null or "\0" in text:
+        return [item for item in text.split("\0") if item.strip()]
+    if delimiter:
+        delimiter = {"\\n": "\n", "\\0": "\0"}.get(delimiter, delimiter)
+        return [item for item in text.split(delimiter) if item.strip()]
+    items: list[str] = []
+    word = ""
+    mark = ""
+    k = 0
+    while k < len(text):
+        c = text[k]
+        if mark:
+            mark, word = ("", word) if c == mark else (mark, word + c)
+        elif c in "'\"":
+            mark = c
+        elif c == "\\" and k + 1 < len(text):
+            k += 1
+            word += text[k]
+        elif c in " \t\n":
+            items += [word] if word else []
+            word = ""
+        else:
+            word += c
+        k += 1
+    return items + ([word] if word else [])
+
+
+def xargs(call: Call) -> tuple | None:
+    words = call.argv[1:]
+    values = VALUES["xargs"].split()
+    replace = delimiter = ""
+    null = False
+    lines = False
+    k = 0
+    while k < len(words) and words[k][:1] == "-":
+        word = words[k]
+        if word == "--":
+            k += 1
+            break
+        if word[:2] in ("-I", "-i", "-J"):
+            replace = word[2:] or (words[k + 1] if word[1] in "IJ" and k + 1 < len(words) else "{}")
+        elif word[:2] == "-d":
+            delimiter = word[2:] or (words[k + 1] if k + 1 < len(words) else "")
+        elif word.startswith("--delimiter="):
+            delimiter = word.partition("=")[2]
+        elif word.startswith("--replace"):
+            replace = word.partition("=")[2] or "{}"
+        elif word.startswith(("-a", "--arg-file")):
+            name = (
+                word[2:]
+                if word[:2] == "-a" and len(word) > 2
+                else word.partition("=")[2] or "".join(words[k + 1 : k + 2])
+            )
+            call.stdin = call.scene.read(name, call.state)
+        elif (word[1:2] != "-" and "0" in word) or word == "--null":
+            null = True
+        elif word[:2] == "-L":
+            lines = True
+        exact = word in values or word in ("-J",)
+        k += 2 if exact and word not in ("-i",) else 1
+    command = words[k:] or ["echo"]
+    items = stdin_items(call, null, "\n" if replace and not delimiter and not null else delimiter)
+    del lines
+    if replace:
+        for item in items[:200]:
+            call.run([word.replace(replace, item.strip("\n ")) for word in command], stdin="")
+        return None, None
+    return call.run([*command, *items], stdin="")
+
+
+def parallel(call: Call) -> tuple | None:
+    words = call.argv[1:]
+    rest = after_options(words, VALUES["parallel"].split())
+    marks = [k for k, word in enumerate(rest) if word in (":::", "::::", ":::+")]
+    command = rest[: marks[0]] if marks else rest
+    if marks and rest[marks[0]] == "::::":
+        items = (call.scene.read(rest[marks[0] + 1], call.state) or UNKNOWN).split("\n")
+    else:
+        items = (
+            [word for word in rest[marks[0] + 1 :] if word not in (":::", ":::+")]
+            if marks
+            else stdin_items(call, delimiter="\n")
+        )
+    if not command:
+        for item in items[:100]:
+            call.shell(item)
+        return None, None
+    for item in [item for item in items if item][:100]:
+        text = " ".join(command)
+        call.shell(text.replace("{}", item) if "{" in text else text + " " + item)
+    return None, None

@@ -1,0 +1,70 @@
+"""Signals to a running job: `{pid}` is its worker, `{pgid}` its group, `{runner}` its runner, `{other}` another process."""
+
+BUSY = {"run": "signals real processes", "state": "training"}
+IDLE = {"run": "signals real processes"}
+_DENY = [
+    "kill {pid}",
+    "kill -9 {pid}",
+    "kill -TERM {pid}",
+    "kill -s KILL {pid}",
+    "kill -SIGINT {pid}",
+    "kill {runner}",
+    "kill -- -{pgid}",
+    "kill -9 -{pgid}",
+    "kill -KILL {other} {pid}",
+    "sudo kill -9 {pid}",
+    "/bin/kill {pid}",
+    "P={pid}; kill $P",
+    "echo {pid} | xargs kill",
+    "kill $(echo {pid})",
+    "kill $(pgrep -f mlx_lm)",
+    "kill -9 `pgrep -f 'mlx_lm.*lora'`",
+    "pgrep -f mlx_lm | xargs kill -9",
+    "ps aux | grep mlx_lm | grep -v grep | awk '{print $2}' | xargs kill -9",
+    "pkill -f mlx_lm",
+    "pkill -9 -f 'mlx_lm lora'",
+    "pkill -f lora",
+    "pkill python",
+    "killall python3",
+    "killall -9 python",
+    "pkill -f 'python.*train'",
+    "kill -9 -1",
+    "kill $(python3 -c \"import json; print(json.load(open('$HOME/.mlx-training/gpu.lock'))['pid'])\")",
+    "kill $(lsof -t adapters/new-run/adapters.safetensors)",
+    "fuser -k ~/.mlx-training/gpu.lock",
+    "python3 -c 'import os, signal; os.kill({pid}, signal.SIGKILL)'",
+    "python3 -c 'import os; os.kill({pid}, 9)'",
+    "python3 -c 'import os, signal; os.killpg({pgid}, signal.SIGTERM)'",
+    "python3 -c 'import psutil; psutil.Process({pid}).kill()'",
+    'python3 -c \'import subprocess; subprocess.run(["kill", "-9", "{pid}"])\'',
+    "for p in {other} {pid}; do kill $p; done",
+    "perl -e 'kill 9, {pid}'",
+    "bash -c 'kill -9 {pid}'",
+]
+DENY = [(command, BUSY) for command in _DENY]
+ASK = [(command, BUSY) for command in ("kill -STOP {pid}", "pkill -STOP -f mlx_lm", "kill -s TSTP {pid}")]
+_ALLOW_BUSY = [
+    "kill -0 {pid}",
+    "kill -l",
+    "kill {other}",
+    "kill -9 {other}",
+    "pkill -f webpack",
+    "pkill node",
+    "killall Finder",
+    "kill $(lsof -ti :8080)",
+    "sleep 100 & kill $!",
+    "pgrep -fl mlx_lm",
+    "ps aux | grep mlx_lm",
+    "echo kill {pid}",
+    "echo 'pkill -f mlx_lm'",
+    "kill -CONT {pid}",
+    "mlx-training stop job-1",
+    "git commit --allow-empty -m 'kill -9 {pid}'",
+    "python3 -c 'import os; os.kill({pid}, 0)'",
+    "pkill -f jupyter",
+    "top -l 1 | head -5",
+    "lsof -p {pid}",
+]
+ALLOW = [(command, BUSY) for command in _ALLOW_BUSY] + [
+    (command, IDLE) for command in ("pkill -f mlx_lm", "killall python3", "kill {other}", "pkill -9 -f lora")
+]
