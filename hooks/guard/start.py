@@ -15,7 +15,7 @@ def interpreter() -> str:
 
 
 def prepare() -> None:
-    """Write `interpreter` into the plugin's data folder and the byte code beside the sources. Never raises."""
+    """Write `interpreter` into the plugin's data folder and the gate's byte code, there too (`hooks/run` sets the prefix). Never raises."""
     folder = paths.env("CLAUDE_PLUGIN_DATA")
     found = interpreter()
     if folder and found:

@@ -28,12 +28,15 @@ def acquire(path: str) -> int | None:
 def write_holder(descriptor: int, holder: dict[str, object]) -> None:
     """Say who holds the lock. In place, since a rename would leave the lock on the old file.
 
-    The new text is padded to the old length and written in one call, so that a reader never sees half of it.
+    The new text is padded to the old length and written in one call, so that a reader never sees half of it. A full disk
+    may leave the old text: the lock itself is what counts.
     """
     data = json.dumps(holder).encode()
-    size = os.fstat(descriptor).st_size
-    os.pwrite(descriptor, data.ljust(size), 0)
-    os.ftruncate(descriptor, len(data))
+    try:
+        os.pwrite(descriptor, data.ljust(os.fstat(descriptor).st_size), 0)
+        os.ftruncate(descriptor, len(data))
+    except OSError:
+        return
 
 
 def read_holder(path: str) -> dict[str, object] | None:

@@ -145,6 +145,8 @@ class Runner:
                     return None
                 descriptor = None if ticket.ahead() else lock.acquire(path)
                 if descriptor is not None:
+                    # Before the ticket goes: what the lock still says of its last holder would be taken for ours.
+                    lock.write_holder(descriptor, {"job_id": self._folder.job_id, "kind": self._spec.kind})
                     return descriptor
                 if self._spec.if_busy == "refuse":
                     self._end_unstarted(REFUSED)

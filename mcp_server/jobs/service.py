@@ -114,10 +114,13 @@ def _spawn(folder: JobFolder) -> None:
 def _wait_until_settled(folder: JobFolder) -> JobState:
     """Until the job works, waits behind another, or has ended: a few hundredths of a second."""
     deadline = time.monotonic() + _START_SECONDS
+    seen_in_line = 0
     while True:
         state = folder.state()
         in_line = state.status == "queued" and state.runner is not None and blocked_by(folder.job_id) is not None
-        if state.finished or state.status == "working" or in_line or time.monotonic() > deadline:
+        # Twice, since a runner that has just taken the lock looks like one that waits until it has said so.
+        seen_in_line = seen_in_line + 1 if in_line else 0
+        if state.finished or state.status == "working" or seen_in_line > 2 or time.monotonic() > deadline:
             return state
         time.sleep(0.02)
 
@@ -125,7 +128,9 @@ def _wait_until_settled(folder: JobFolder) -> JobState:
 def blocked_by(job_id: str) -> str | None:
     """What a queued job waits for, in words; None when nothing is before it."""
     waiting = queue.waiting()
-    ahead = waiting[: waiting.index(job_id)] if job_id in waiting else []
+    if job_id not in waiting:
+        return None  # not yet in line, or just at its turn
+    ahead = waiting[: waiting.index(job_id)]
     holder = lock.read_holder(str(settings.home() / "gpu.lock"))
     if holder is not None and holder.get("job_id") == job_id:
         return None
