@@ -5,13 +5,13 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 RUN := $(UV) run --no-sync
 export PATH := $(CURDIR)/.uv/bin:$(PATH)
 
-.PHONY: demo test check format setup bench kills clean
+.PHONY: demo test check format setup bench kills gate clean
 
 demo: setup  ## the whole main job, offline, on an embedded tiny model
 	$(RUN) mlx-training demo
 
 test: setup  ## unit, integration and end-to-end tests
-	$(RUN) pytest -m "not slow"
+	$(RUN) pytest -n 2 -m "not slow"
 
 kills: setup  ## the long form of the resume tests: every optimizer, 75 kills, 100 power cuts (about half an hour)
 	$(RUN) pytest -m slow tests/slow/test_exactness.py
@@ -26,9 +26,15 @@ format: setup
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
+gate: setup  ## the gate's long suites: labels checked by really running the cases, 100,000 generated commands
+	$(RUN) pytest -m slow tests/guard
+	$(RUN) python tests/guard/fuzz.py --count 100000 --seed 2026
+
 bench: setup  ## speed and memory, as ratios in one run
 	$(RUN) python benchmarks/server_start.py
 	$(RUN) python benchmarks/log_reads.py
+	$(RUN) python benchmarks/training_overhead.py
+	$(RUN) python benchmarks/hook_latency.py
 
 setup: .venv/.synced
 

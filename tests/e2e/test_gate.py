@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,7 +178,7 @@ FINISHED = {"state.json": {"status": "completed"}, "spec.json": {"kind": "train"
     ids=["failed", "running", "not compared", "said already"],
 )  # fmt: skip
 def test_the_specialist_is_held_back_once(
-    claude: Claude, plugin: Path, files: dict, first: str, second: str, held_for: str
+    claude: Claude, plugin: Path, files: dict[str, Any], first: str, second: str, held_for: str
 ) -> None:
     def main(request: Request) -> Script:
         yield ToolUse(

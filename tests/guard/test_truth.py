@@ -58,9 +58,10 @@ def walls() -> bool:
     )
 
 
-pytestmark = pytest.mark.skipif(
-    not walls(), reason="needs a mount namespace (root on Linux) to run destructive commands in"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not walls(), reason="needs a mount namespace (root on Linux) to run destructive commands in"),
+]
 
 
 def treasure(tree: Tree) -> tuple[set[str], set[str], bool]:

@@ -27,6 +27,7 @@ from tests.exactness import (
     steps,
     weights,
 )
+from tests.helpers import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 POWER_CUTS = int(os.environ.get("MLX_TRAINING_POWER_CUTS", "100"))
@@ -59,7 +60,8 @@ def test_nothing_is_lost_in_power_cuts(project: Path, home: Path, capsys: pytest
         start = steps(job)
         assert kill_after(job, start + dice.randint(1, 12), delay=dice.uniform(0, 0.12), runner_too=True)
         assert finish(job) == "lost"
-        assert lock.read_holder(str(home / "gpu.lock")) is None, "no lock is left"
+        # A killed process of many threads lets go of its files when the last of them has gone, moments after it is dead.
+        wait_until(lambda: lock.read_holder(str(home / "gpu.lock")) is None, "the lock to be free", seconds=5)
         reached, last = steps(job), job.last_checkpoint()
         for folder in job.checkpoints.glob("[0-9]*"):
             for name in ("adapters.safetensors", "optimizer.safetensors"):
