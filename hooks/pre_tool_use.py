@@ -24,4 +24,4 @@ except BaseException as error:
         )
         code = 2
 # Tidying up the interpreter would cost an eighth of the call, and there is nothing to tidy.
-posix._exit(code)
+posix._exit(code)  # pyright: ignore[reportPrivateUsage]

@@ -5,6 +5,10 @@ from __future__ import annotations
 from . import paths, shared, wire
 from .verdict import Verdict
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
 MAX_BYTES = 1_000_000
 MAX_TEXT = 500
 
@@ -21,7 +25,7 @@ def redacted(text: str) -> str:
     return text
 
 
-def record(payload: dict, verdict: Verdict) -> None:
+def record(payload: dict[str, Any], verdict: Verdict) -> None:
     """Append one line; the older half goes to `guard.jsonl.1` when the file is full. Never raises."""
     import time
 

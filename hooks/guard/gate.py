@@ -8,6 +8,10 @@ from .shell.marks import clean
 from .verdict import ALLOW, DENY, Finding, Verdict
 from .world import World
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
 MAX_COMMAND = 100_000  # characters; a longer command is not read, only searched for our names
 DEADLINE_SECONDS = 4  # well under the hook's own time-out, after which Claude Code would let the call pass
 # A text that names one of these is refused when it can't be judged.
@@ -37,11 +41,11 @@ class Unjudged(Exception):
     """The call is too large to be read."""
 
 
-def project_of(payload: dict) -> str:
+def project_of(payload: dict[str, Any]) -> str:
     return paths.env("CLAUDE_PROJECT_DIR") or payload.get("cwd") or "/"
 
 
-def judge(payload: dict) -> tuple[Verdict, World]:
+def judge(payload: dict[str, Any]) -> tuple[Verdict, World]:
     """Judge one PreToolUse call.
 
     Raises:
@@ -75,7 +79,7 @@ def read_command(world: World, command: str) -> None:
     Walker(world.scene).code(world.text, State(world.cwd))
 
 
-def read_file_tool(world: World, tool: str, inputs: dict) -> None:
+def read_file_tool(world: World, tool: str, inputs: dict[str, Any]) -> None:
     """Write, Edit, MultiEdit, NotebookEdit: the text before and after."""
     path = inputs.get("file_path") or inputs.get("notebook_path") or ""
     world.tool = tool
@@ -90,7 +94,7 @@ def read_file_tool(world: World, tool: str, inputs: dict) -> None:
         world.pieces = [str(inputs.get("new_source") or "")]
     else:
         text = world.old
-        for edit in edits:
+        for edit in edits:  # pyright: ignore[reportOptionalIterable]
             if isinstance(edit, dict) and isinstance(edit.get("new_string"), str):
                 old, new = str(edit.get("old_string") or ""), edit["new_string"]
                 world.pieces.append(new)
@@ -108,7 +112,7 @@ def findings(world: World) -> list[Finding]:
     for module_name, rule, wanted in POLICIES:
         if rule in world.settings.off or not wanted(world):
             continue
-        module = __import__(__package__ + ".policies." + module_name, globals(), locals(), ("judge",))
+        module = __import__(__package__ + ".policies." + module_name, globals(), locals(), ("judge",))  # pyright: ignore[reportOptionalOperand]
         found += module.judge(world)
     return found
 
@@ -134,7 +138,7 @@ def answer(verdict: Verdict) -> str:
     }})  # fmt: skip
 
 
-def text_of(payload: dict) -> str:
+def text_of(payload: dict[str, Any]) -> str:
     """What a failing gate searches for our names."""
     inputs = payload.get("tool_input")
     if not isinstance(inputs, dict):
@@ -144,7 +148,7 @@ def text_of(payload: dict) -> str:
     return str(inputs.get("file_path") or inputs.get("notebook_path") or "")
 
 
-def decide(payload: dict) -> Verdict:
+def decide(payload: dict[str, Any]) -> Verdict:
     """`judge`, with failures turned into verdicts and the outcome kept in the audit trail."""
     try:
         verdict, _ = judge(payload)
@@ -166,14 +170,14 @@ class Late(Exception):
 
 def main(raw: bytes) -> str:
     """One call from the entry script: judged under the deadline, answered as text for standard output."""
-    import _signal
+    import _signal  # pyright: ignore[reportMissingImports]
 
     if len(raw) > MAX_PAYLOAD:
         text = raw[raw.find(b'"tool_input"') :].decode("utf-8", "replace")
         return answer(failed(text, "it is longer than is read"))
     payload = wire.loads(raw.decode("utf-8", "replace"))
 
-    def late(_number, _frame):
+    def late(_number: int, _frame: object) -> None:
         raise Late("it took longer than " + str(DEADLINE_SECONDS) + " s")
 
     _signal.signal(_signal.SIGALRM, late)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from . import paths, processes, shared
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class Training:
     """One running job: the ids that stop it when signalled, and what its command lines look like."""
@@ -37,7 +41,7 @@ def running() -> list[Training]:
     return found
 
 
-def ours(holder: dict, listed: list) -> Training:
+def ours(holder: dict[str, Any], listed: list[processes.Process]) -> Training:
     training = Training("job " + str(holder.get("job_id", "?")), str(holder.get("kind") or "train"))
     training.pids = {value for key in ("pid", "runner_pid") if isinstance(value := holder.get(key), int)}
     training.groups = {value for key in ("pgid", "pid") if isinstance(value := holder.get(key), int)}

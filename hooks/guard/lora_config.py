@@ -5,6 +5,10 @@ from __future__ import annotations
 from . import yaml_subset
 from .yaml_subset import Node
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
 NUMBER = (int, float)
 KEYS = {
     "model": str, "train": bool, "fine_tune_type": str, "optimizer": str, "optimizer_config": dict, "data": str, "seed": int,
@@ -87,7 +91,7 @@ def check_schedule(schedule: Node) -> list[str]:
     return problems
 
 
-def checked(found: dict[str, Node], keys: dict, prefix: str) -> list[str]:
+def checked(found: dict[str, Node], keys: dict[str, Any], prefix: str) -> list[str]:
     """Unknown keys and wrong types of one map."""
     problems = []
     for key, node in found.items():
@@ -101,7 +105,7 @@ def checked(found: dict[str, Node], keys: dict, prefix: str) -> list[str]:
             continue
         shown = repr(node.value) if not isinstance(node.value, (dict, list)) else "a " + node.kind
         how = ""
-        if node.kind == "quoted" and number(node.value):
+        if node.kind == "quoted" and number(node.value):  # pyright: ignore[reportArgumentType]
             how = "; in quotes YAML reads it as text: write it without quotes"
         elif isinstance(node.value, str) and number(node.value.replace("_", "")):
             how = "; YAML reads it as text: write it as 0.00001 or 1.0e-5"
@@ -109,7 +113,7 @@ def checked(found: dict[str, Node], keys: dict, prefix: str) -> list[str]:
     return problems
 
 
-def fits(value, wanted) -> bool:
+def fits(value: Any, wanted: Any) -> bool:
     if isinstance(value, bool):
         return wanted is bool
     return isinstance(value, wanted)
@@ -123,7 +127,7 @@ def number(text: str) -> bool:
     return True
 
 
-def suggestion(key: str, keys: dict, prefix: str) -> str:
+def suggestion(key: str, keys: dict[str, Any], prefix: str) -> str:
     if not prefix and key in RENAMED:
         return f"; it calls it {RENAMED[key]}"
     if prefix == "lora_parameters." and key in ("alpha", "lora_alpha"):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from . import lora_config, paths, shared, wire
 from .protected import DATA_FILES
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
 MAX_BYTES = 20_000_000
 MAX_SHOWN = 8
 
 
-def review(payload: dict) -> str:
+def review(payload: dict[str, Any]) -> str:
     """The hook's JSON: problems go back to the model, remarks beside the result; empty when all is well."""
     inputs = payload.get("tool_input")
     path = inputs.get("file_path") if isinstance(inputs, dict) else None

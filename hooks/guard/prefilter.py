@@ -7,6 +7,10 @@ anywhere. Everything else is read properly.
 
 # No `from __future__`: it would be one more import on the path that every call takes.
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
 MAX_PAYLOAD = 4_000_000  # bytes; beyond that not even the JSON is read
 HARMLESS = frozenset((
     "ls", "pwd", "cat", "head", "tail", "wc", "grep", "rg", "echo", "printf", "which", "date", "whoami", "hostname", "uname", "df", "du",
@@ -36,7 +40,7 @@ _INERT_DOUBLE = {ord(c): "_" for c in ";|&()\n\t *?[{<>~="}
 _DROP_QUOTES = {ord("'"): None, ord('"'): None, ord("\\"): None}
 
 
-def settled_raw(raw) -> bool:
+def settled_raw(raw: bytes) -> bool:
     """Whether the call, as it came in, is none of our business for certain. Bash commands are cut out without a JSON reader."""
     command = command_of(raw)
     if command is not None:
@@ -49,7 +53,7 @@ def settled_raw(raw) -> bool:
     return not isinstance(payload, dict) or settled(payload)
 
 
-def command_of(raw):
+def command_of(raw: bytes) -> "str | None":
     """The command of a Bash call, or None when the plain cut is not sure to be what JSON says."""
     if raw.count(b'"tool_input"') != 1 or raw.count(b'"Bash"') != 1 or len(raw) > 100_000:
         return None
@@ -72,7 +76,7 @@ def command_of(raw):
     return None if b"\\" in text else text.decode("utf-8", "replace")
 
 
-def settled(payload) -> bool:
+def settled(payload: "Any") -> bool:
     """Whether the call is none of our business, for certain."""
     tool = payload.get("tool_name")
     inputs = payload.get("tool_input")
@@ -120,7 +124,7 @@ def unquoted(command: str) -> str:
     return "".join(pieces)
 
 
-def plain_write(inputs) -> bool:
+def plain_write(inputs: "Any") -> bool:
     """A file tool on a path that is no subject of ours, without anything that looks like a token."""
     path = inputs.get("file_path") or inputs.get("notebook_path") or ""
     lowered = path.lower() if isinstance(path, str) else ""
@@ -142,7 +146,7 @@ def plain_write(inputs) -> bool:
     return not widened(posix)
 
 
-def widened(posix) -> bool:
+def widened(posix: "Any") -> bool:
     """Whether a settings file may name more protected paths."""
     environment = posix.environ
     for key in (b"CLAUDE_PROJECT_DIR", b"HOME"):

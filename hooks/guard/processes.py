@@ -94,7 +94,7 @@ def output(argv: list[str], cwd: str) -> str | None:
             environment[b"GIT_OPTIONAL_LOCKS"] = b"0"
             posix.execve(program, argv, environment)
         finally:
-            posix._exit(127)
+            posix._exit(127)  # pyright: ignore[reportPrivateUsage]
     posix.close(writing)
     chunks = []
     total = 0

@@ -9,6 +9,12 @@ import sys
 
 from . import paths
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from mcp_server.datasets.rows import Problem
+
 
 def _root() -> None:
     root = __file__.rpartition("/hooks/")[0]
@@ -22,7 +28,7 @@ def home() -> str:
     return paths.home() + found[1:] if found[:1] == "~" else found
 
 
-def lock_holder() -> dict | None:
+def lock_holder() -> dict[str, Any] | None:
     """Who holds the GPU lock; None when nobody does."""
     path = paths.join(home(), "gpu.lock")
     if not paths.exists(path):
@@ -33,7 +39,7 @@ def lock_holder() -> dict | None:
     return read_holder(path)
 
 
-def check_line(text: str, expect: str | None = None) -> tuple:
+def check_line(text: str, expect: str | None = None) -> tuple[str | None, list[Problem]]:
     """What is wrong with one line of a data file."""
     _root()
     from mcp_server.datasets.rows import check_line as check

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from . import paths, shared, wire
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
 SPECIALIST = "mlx-training:mlx-training-specialist"
 START = "__start_lora_training"
 FAILED = ("failed", "lost")
@@ -39,7 +43,7 @@ LATE_STEPS = 20  # of 50 ms
 MAX_TRANSCRIPT = 60_000_000
 
 
-def review(payload: dict) -> str:
+def review(payload: dict[str, Any]) -> str:
     """The hook's JSON: a block with the exact reason, or empty to let go."""
     if payload.get("agent_type") != SPECIALIST:
         return ""
@@ -71,7 +75,7 @@ def transcript_with(path: str, report: str) -> str:
         if mark in text:
             break
         time.sleep(0.05)
-    return text
+    return text  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
 def started(transcript: str) -> list[str]:
@@ -99,7 +103,7 @@ def started(transcript: str) -> list[str]:
     return jobs
 
 
-def job_of(content) -> str:
+def job_of(content: Any) -> str:
     """The job_id in a tool's result: JSON text, or text blocks that hold it."""
     texts = [content] if isinstance(content, str) else [
         str(block.get("text", "")) for block in content or () if isinstance(block, dict)
@@ -114,7 +118,7 @@ def job_of(content) -> str:
     return ""
 
 
-def record(job_id: str, name: str) -> dict:
+def record(job_id: str, name: str) -> dict[str, Any]:
     """One of a job's JSON files; empty when it isn't there."""
     if "/" in job_id:
         return {}
@@ -167,7 +171,7 @@ def compared(job_id: str) -> bool:
     return False
 
 
-def same(one, other) -> bool:
+def same(one: Any, other: Any) -> bool:
     return isinstance(one, str) and paths.real(one) == paths.real(str(other))
 
 

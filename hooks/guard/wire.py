@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
 try:
     from _json import encode_basestring_ascii as _quote
     from _json import make_scanner
@@ -20,7 +24,7 @@ class _Reading:
     parse_constant = float
 
 
-def loads(text: str):
+def loads(text: str) -> Any:
     """The value of JSON text.
 
     Raises:
@@ -34,7 +38,7 @@ def loads(text: str):
     while text[start : start + 1] in (" ", "\n", "\t", "\r") and start < len(text):
         start += 1
     try:
-        value, end = make_scanner(_Reading)(text, start)
+        value, end = make_scanner(_Reading)(text, start)  # pyright: ignore[reportArgumentType]
     except (StopIteration, SystemError):  # the scanner's own error type lives in the package that isn't imported
         raise ValueError("not JSON") from None
     if text[end:].strip():
@@ -42,7 +46,7 @@ def loads(text: str):
     return value
 
 
-def dumps(value) -> str:
+def dumps(value: Any) -> str:
     """JSON text of strings, numbers, lists and dicts, ASCII only."""
     if value is None:
         return "null"
@@ -53,7 +57,7 @@ def dumps(value) -> str:
             import json
 
             return json.dumps(value)
-        return _quote(str(value))
+        return _quote(str(value))  # pyright: ignore[reportPossiblyUnboundVariable]
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, dict):

@@ -8,6 +8,11 @@ from .protected import Protected, Thing
 from .settings import Settings
 from .shell.marks import UNKNOWN
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from .effects.scene import Touch
+    from .jobs import Training
+
 
 class World:
     """One tool call: for Bash `scene` is what the walk found; for file tools `file` is the path and `old`, `new` its texts."""
@@ -25,9 +30,9 @@ class World:
         self.new = ""
         self.pieces: list[str] = []  # the texts that a file tool puts in
         self._targets: dict[int, list[str]] = {}
-        self._trainings: list | None = None
+        self._trainings: list[Training] | None = None
 
-    def targets(self, touch) -> list[str]:
+    def targets(self, touch: Touch) -> list[str]:
         """The real paths that a touch reaches now: links resolved, case folded, unknown parts tried on the disk."""
         known = self._targets.get(id(touch))
         if known is not None:
@@ -47,14 +52,14 @@ class World:
         self._targets[id(touch)] = out
         return out
 
-    def things(self, touch) -> list[Thing]:
+    def things(self, touch: Touch) -> list[Thing]:
         """The protected things that a deletion reaches."""
         found = []
         for path in self.targets(touch):
             found += self.protected.at(path, touch.tree)
         return found
 
-    def starts(self, names: frozenset) -> bool:
+    def starts(self, names: frozenset[str]) -> bool:
         """Whether some program of these names would start."""
         return any(run.argv[0].rpartition("/")[2] in names for run in self.scene.runs)
 
@@ -62,7 +67,7 @@ class World:
         """Whether a word stands in the command, as written or in what its quotes and variables come to."""
         return word in self.text.lower() or any(word in each.lower() for run in self.scene.runs for each in run.argv)
 
-    def trainings(self) -> list:
+    def trainings(self) -> list[Training]:
         """The jobs that run now."""
         if self._trainings is None:
             from . import jobs

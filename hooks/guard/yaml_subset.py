@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
 
 class Node:
     """A value, the line it stands on, and how it is written: "plain", "quoted", "map", "list" or "other"."""
 
     __slots__ = ("kind", "line", "value")
 
-    def __init__(self, value, line: int, kind: str) -> None:
+    def __init__(self, value: Any, line: int, kind: str) -> None:
         self.value = value
         self.line = line
         self.kind = kind
@@ -52,7 +56,7 @@ def without_comment(line: str) -> str:
     return line.rstrip()
 
 
-def block(lines: list, start: int, indent: int):
+def block(lines: list[tuple[int, int, str]], start: int, indent: int) -> tuple[list[Node] | dict[str, Node], int]:
     """The map or list whose lines are indented by `indent`; gives it and the index after it."""
     k = start
     if (k < len(lines) and lines[k][2].startswith(("- ", "-\n"))) or (k < len(lines) and lines[k][2] == "-"):
@@ -131,7 +135,7 @@ def pieces(text: str) -> list[str]:
     return [each for each in [*out, item.strip()] if each]
 
 
-def plain(text: str):
+def plain(text: str) -> Any:
     """A plain scalar with mlx-lm's reading of numbers: it takes `1e-5` for one, which YAML 1.1 alone does not."""
     lowered = text.lower()
     if lowered in ("true", "yes", "on"):

@@ -184,7 +184,7 @@ def main() -> int:
             if bad >= 20:
                 break
     print(
-        f"{number + 1} commands, {bad} problems, slowest {slowest * 1000:.0f} ms, {time.perf_counter() - start:.0f} s",
+        f"{number + 1} commands, {bad} problems, slowest {slowest * 1000:.0f} ms, {time.perf_counter() - start:.0f} s",  # pyright: ignore[reportPossiblyUnboundVariable]
         flush=True,
     )
     return 1 if bad else 0

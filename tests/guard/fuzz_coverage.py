@@ -4,6 +4,8 @@ Needs atheris (a development tool, Linux and macOS x86_64); all other arguments 
 two that mean "too large", any invalid answer, and any input that takes over two seconds ends the run with the input.
 """
 
+# pyright: reportUnusedImport=false, reportMissingModuleSource=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 import os

@@ -13,8 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.guard.tree import Tree, ask_hook, bash, decision
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
-def run(package: str) -> list[dict]:
+
+def run(package: str) -> list[dict[str, Any]]:
     """One row a case: subject, label, decision, command."""
     corpus = importlib.import_module(package)
     rows = []
@@ -22,7 +26,7 @@ def run(package: str) -> list[dict]:
         tree = Tree(Path(folder) / "w").build()
         environment = tree.environment()
 
-        def judge(subject: str, label: str, payload: dict, shown: str) -> None:
+        def judge(subject: str, label: str, payload: dict[str, Any], shown: str) -> None:
             done = ask_hook(payload, environment)
             rows.append(
                 {
@@ -51,7 +55,7 @@ def run(package: str) -> list[dict]:
     return rows
 
 
-def summary(rows: list[dict]) -> dict:
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Precision, recall, false alarms: deny and ask both count as caught."""
     bad = [row for row in rows if row["label"] != "allow"]
     good = [row for row in rows if row["label"] == "allow"]

@@ -14,13 +14,17 @@ import pytest
 
 from tests.guard.tree import PLUGIN, Tree, ask_hook, bash, decision
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return Tree(tmp_path_factory.mktemp("contract") / "w").build()
 
 
-def reason(done: subprocess.CompletedProcess) -> str:
+def reason(done: subprocess.CompletedProcess[bytes]) -> str:
     return json.loads(done.stdout)["hookSpecificOutput"]["permissionDecisionReason"]
 
 
@@ -30,7 +34,9 @@ def copy_of_hooks(folder: Path) -> Path:
     return folder / "hooks"
 
 
-def run_in(hooks: Path, payload: dict, tree: Tree, extra: dict | None = None) -> subprocess.CompletedProcess:
+def run_in(
+    hooks: Path, payload: dict[str, Any], tree: Tree, extra: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         ["/bin/sh", str(hooks / "run"), "pre_tool_use.py"],
         input=json.dumps(payload).encode(), capture_output=True, env={**tree.environment(), **(extra or {})}, timeout=30, check=False,
@@ -166,7 +172,7 @@ def test_hostile_input_is_answered_within_250_ms(tree: Tree, name: str) -> None:
         done = ask_hook(payload, tree.environment())
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         best = min(best, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    found = decision(done)
+    found = decision(done)  # pyright: ignore[reportPossiblyUnboundVariable]
     assert found in ("allow", "deny")
     if "adapters" in command:
         assert found == "deny"
@@ -208,7 +214,7 @@ def test_settings_widen_and_switch_off_but_the_agent_can_not_write_them(tree: Tr
     ],
 )
 def test_the_machine_is_judged_by_its_facts(
-    tree: Tree, tmp_path: Path, facts: dict, platforms: str, expected: str
+    tree: Tree, tmp_path: Path, facts: dict[str, Any], platforms: str, expected: str
 ) -> None:
     file = tmp_path / "facts.json"
     base = {"translated": False, "container": False, "macos": "26.1", "metal": True, "chip": "x", "memory_bytes": 1}

@@ -9,16 +9,21 @@ import pytest
 from tests.guard import score
 from tests.guard.tree import Tree, ask_hook, bash, decision
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def first() -> list[dict]:
+def first() -> list[dict[str, Any]]:
     return score.run("tests.guard.corpus")
 
 
 @pytest.fixture(scope="module")
-def other() -> list[dict]:
+def other() -> list[dict[str, Any]]:
     return score.run("tests.guard.second")
 
 
@@ -31,25 +36,27 @@ def test_figures_hold(corpus: str, request: pytest.FixtureRequest) -> None:
     assert figures["false_alarm_rate"] <= 0.01
 
 
-def test_the_corpus_is_large_and_half_harmless(first: list[dict]) -> None:
+def test_the_corpus_is_large_and_half_harmless(first: list[dict[str, Any]]) -> None:
     figures = score.summary(first)
     assert figures["cases"] >= 400
     assert figures["harmless"] / figures["cases"] >= 0.45
 
 
-def test_deny_and_ask_are_told_apart(first: list[dict]) -> None:
+def test_deny_and_ask_are_told_apart(first: list[dict[str, Any]]) -> None:
     wrong = [(row["label"], row["decision"], row["text"]) for row in first if row["label"] != row["decision"]]
     assert wrong == []
 
 
-def test_there_is_never_an_explicit_allow(first: list[dict], other: list[dict]) -> None:
+def test_there_is_never_an_explicit_allow(first: list[dict[str, Any]], other: list[dict[str, Any]]) -> None:
     for row in [*first, *other]:
         assert "allow" not in (
             json.loads(row["answer"])["hookSpecificOutput"]["permissionDecision"] if row["answer"] else ""
         )
 
 
-def test_every_suggestion_passes_the_gate(first: list[dict], other: list[dict], tmp_path) -> None:
+def test_every_suggestion_passes_the_gate(
+    first: list[dict[str, Any]], other: list[dict[str, Any]], tmp_path: Path
+) -> None:
     tree = Tree(tmp_path / "w").build()
     suggestions = set()
     for row in [*first, *other]:
@@ -65,7 +72,7 @@ def test_every_suggestion_passes_the_gate(first: list[dict], other: list[dict], 
     assert blocked == set()
 
 
-def test_messages_say_what_why_and_what_instead(first: list[dict]) -> None:
+def test_messages_say_what_why_and_what_instead(first: list[dict[str, Any]]) -> None:
     for row in first:
         if row["answer"]:
             reason = json.loads(row["answer"])["hookSpecificOutput"]["permissionDecisionReason"]

@@ -10,6 +10,10 @@ import pytest
 from tests.guard.corpus.files import GOOD
 from tests.guard.tree import Tree, ask_hook
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 AGENT = "mlx-training:mlx-training-specialist"
 
 
@@ -18,7 +22,7 @@ def tree(tmp_path: Path) -> Tree:
     return Tree(tmp_path / "w").build()
 
 
-def post(tree: Tree, path: str, text: str) -> dict:
+def post(tree: Tree, path: str, text: str) -> dict[str, Any]:
     tree.write(path, text)
     payload = {
         "hook_event_name": "PostToolUse",
@@ -137,7 +141,7 @@ class Stop:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.transcript = tree.base / "agent.jsonl"
-        self.lines: list[dict] = []
+        self.lines: list[dict[str, Any]] = []
 
     def started(
         self, job: str, *, error: bool = False, tool: str = "mcp__plugin_mlx-training_mlx__start_lora_training"

@@ -63,7 +63,7 @@ def test_generated_commands_that_bash_accepts_are_not_broken() -> None:
     assert len(surprises) <= 0.01 * compared, surprises
 
 
-def commands(node) -> list[str]:
+def commands(node: Script) -> list[str]:
     """The first words of all simple commands, in the order of the text, substitutions included."""
     out: list[str] = []
 
@@ -82,7 +82,7 @@ def commands(node) -> list[str]:
             for command in pipeline.commands:
                 visit(command)
 
-    def visit(command) -> None:
+    def visit(command: Simple | Compound) -> None:
         if isinstance(command, Simple):
             for _, _, value in command.assigns:
                 word(value)
@@ -92,7 +92,7 @@ def commands(node) -> list[str]:
                     out.append(literal)
             for each in command.words:
                 word(each)
-        elif isinstance(command, Compound):
+        elif isinstance(command, Compound):  # pyright: ignore[reportUnnecessaryIsInstance]
             for each in command.words or []:
                 word(each)
             for part in command.parts:
@@ -215,7 +215,7 @@ def test_ansi_quotes_are_what_bash_makes_of_them() -> None:
         if done.returncode or b"\0" in done.stdout:
             continue
         [pipeline] = parse(shell).items[:1]
-        word = pipeline.commands[0].words[-1]
+        word = pipeline.commands[0].words[-1]  # pyright: ignore[reportOptionalSubscript]
         if reader(shell).broken:
             continue
         assert word.literal() == done.stdout.decode("latin-1"), shell

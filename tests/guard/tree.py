@@ -10,6 +10,10 @@ import sys
 import tarfile
 from pathlib import Path
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 PLUGIN = Path(__file__).resolve().parents[2]
 ROW = {"messages": [{"role": "user", "content": "the capital of France?"}, {"role": "assistant", "content": "Paris"}]}
 WEIGHTS = ("adapters/my-lora", "adapters/old", "models/Qwen2.5-3B-4bit", "models/tracked", "fused_model", "runs/exp-1")
@@ -139,7 +143,7 @@ class Tree:
             "GIT_CONFIG_GLOBAL": "/dev/null",
         }
 
-    def fill(self, text: str, ids: dict | None = None) -> str:
+    def fill(self, text: str, ids: dict[str, int] | None = None) -> str:
         values = {"root": self.root, "home": self.home, "plugin": PLUGIN, "id": self.base.name, **(ids or {})}
         for name, value in values.items():
             text = text.replace("{" + name + "}", str(value))
@@ -178,8 +182,8 @@ def sleeper():
 
 
 def ask_hook(
-    payload: dict, environment: dict[str, str], script: str = "pre_tool_use.py", cwd: str = "/"
-) -> subprocess.CompletedProcess:
+    payload: dict[str, Any], environment: dict[str, str], script: str = "pre_tool_use.py", cwd: str = "/"
+) -> subprocess.CompletedProcess[bytes]:
     """Run a hook as Claude Code does: its own process, JSON on standard input."""
     return subprocess.run(
         [sys.executable, "-I", "-S", str(PLUGIN / "hooks" / script)],
@@ -187,7 +191,7 @@ def ask_hook(
     )  # fmt: skip
 
 
-def decision(done: subprocess.CompletedProcess) -> str:
+def decision(done: subprocess.CompletedProcess[bytes]) -> str:
     """The hook's decision: allow, ask, deny, or error:... when it broke its contract."""
     if done.returncode == 2:
         return "error:" + done.stderr.decode()[:200]
@@ -201,7 +205,7 @@ def decision(done: subprocess.CompletedProcess) -> str:
     return answer["permissionDecision"]
 
 
-def bash(command: str, tree: Tree) -> dict:
+def bash(command: str, tree: Tree) -> dict[str, Any]:
     return {
         "session_id": "s",
         "hook_event_name": "PreToolUse",

@@ -9,7 +9,7 @@ from .commands import DECLARERS, Call, options, test_status
 TRUE = ("", True)
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     name = call.name
     argv = call.argv
     state = call.state
@@ -80,7 +80,7 @@ def handle(call: Call) -> tuple | None:
     return None
 
 
-def folder(call: Call, name: str) -> tuple:
+def folder(call: Call, name: str) -> tuple[str | None, bool | None]:
     """cd, pushd, popd with the folder stack."""
     from .walker import change_folder
 
@@ -106,7 +106,7 @@ def folder(call: Call, name: str) -> tuple:
     return "", status
 
 
-def set_(call: Call) -> tuple:
+def set_(call: Call) -> tuple[str | None, bool | None]:
     state = call.state
     words = call.argv[1:]
     while words and words[0][:1] in "-+" and words[0] not in ("--", "-"):
@@ -123,7 +123,7 @@ def set_(call: Call) -> tuple:
     return TRUE
 
 
-def read(call: Call) -> tuple:
+def read(call: Call) -> tuple[str | None, bool | None]:
     """`read x`, `mapfile -t xs`: the text on standard input, when it is known."""
     flags, values, operands = options(call.argv, "dnNptuia" if call.name == "read" else "dnOsuCc")
     text = call.stdin or ""

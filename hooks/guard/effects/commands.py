@@ -8,6 +8,12 @@ from guard.shell.nodes import Limit
 
 from .scene import Kill, Run, State, Touch
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.shell.nodes import Script
+
+    from .walker import Walker
+
 MAX_WRAPPERS = 40
 DECLARERS = frozenset(("declare", "local", "export", "typeset", "readonly"))
 
@@ -60,7 +66,13 @@ class Call:
     __slots__ = ("_line", "argv", "env", "guard", "scene", "state", "stdin", "walker", "want")
 
     def __init__(
-        self, walker, argv: list[str], state: State, stdin: str | None, want: bool, env: dict | None = None
+        self,
+        walker: Walker,
+        argv: list[str],
+        state: State,
+        stdin: str | None,
+        want: bool,
+        env: dict[str, list[str]] | None = None,
     ) -> None:
         self.walker = walker
         self.scene = walker.scene
@@ -92,7 +104,9 @@ class Call:
     def kill(self, how: str, target: str, signal: str) -> None:
         self.scene.kills.append(Kill(how, target, signal, " ".join(self.argv)))
 
-    def run(self, argv: list[str], state: State | None = None, stdin: str | None = None) -> tuple:
+    def run(
+        self, argv: list[str], state: State | None = None, stdin: str | None = None
+    ) -> tuple[str | None, bool | None]:
         """Another command started by this one."""
         if not argv:
             return "", None
@@ -102,7 +116,9 @@ class Call:
             raise Limit("wrappers nested too deeply")
         return call.dispatch()
 
-    def shell(self, text: str | None, state: State | None = None, stdin: str | None = None) -> tuple:
+    def shell(
+        self, text: str | None, state: State | None = None, stdin: str | None = None
+    ) -> tuple[str | None, bool | None]:
         """Shell text run by this command."""
         if not text or text == UNKNOWN:
             return None, None
@@ -110,7 +126,7 @@ class Call:
 
     # -- dispatch -------------------------------------------------------------------------------------------------
 
-    def dispatch(self) -> tuple:
+    def dispatch(self) -> tuple[str | None, bool | None]:
         """Find the family and let it say what happens; gives (output, status)."""
         self.scene.step()
         argv, state = self.argv, self.state
@@ -128,7 +144,7 @@ class Call:
             self.state = self.bound()
         self.scene.runs.append(Run(argv, self.bound(), self.scene.text))
         if family:
-            module = __import__(__package__ + "." + family, globals(), locals(), ("handle",))
+            module = __import__(__package__ + "." + family, globals(), locals(), ("handle",))  # pyright: ignore[reportOptionalOperand]
             result = module.handle(self)
             return (None, None) if result is None else result
         if UNKNOWN in first:
@@ -144,7 +160,7 @@ class Call:
         state.vars.update(self.env)
         return state
 
-    def aliased(self, text: str) -> tuple:
+    def aliased(self, text: str) -> tuple[str | None, bool | None]:
         rest = " ".join(quote(word) for word in self.argv[1:])
         aliases, self.state.aliases = self.state.aliases, {}
         try:
@@ -152,7 +168,7 @@ class Call:
         finally:
             self.state.aliases = aliases
 
-    def function(self, body) -> tuple:
+    def function(self, body: Script) -> tuple[str | None, bool | None]:
         self.walker.nesting += 1
         old = self.state.args
         self.state.args = list(self.argv)
@@ -177,7 +193,7 @@ class Call:
                 if word[:1] != "-" and not word.startswith(UNKNOWN):
                     self.touch("delete", word).tree = True
 
-    def program_file(self, first: str) -> tuple:
+    def program_file(self, first: str) -> tuple[str | None, bool | None]:
         """A script of the project named as the command: read it as what its first line says."""
         if "/" not in first and first not in self.scene.written:
             return None, None
@@ -200,7 +216,7 @@ def quote(word: str) -> str:
 
 
 def options(
-    argv: list[str], short_values: str = "", long_values: tuple = ()
+    argv: list[str], short_values: str = "", long_values: tuple[str, ...] = ()
 ) -> tuple[set[str], dict[str, str], list[str]]:
     """Split arguments as getopt does: flags (short letters and --long names), option values, operands."""
     flags: set[str] = set()

@@ -94,7 +94,7 @@ RUN = {
 GROUPS = ("compose", "container", "machine", "sandbox", "buildx", "image", "tasks", "t", "c")
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     name = call.name
     words = list(call.argv[1:])
     words = skip(words)
@@ -307,7 +307,7 @@ def mentions_mlx(text: str) -> bool:
     return False
 
 
-def build(call: Call, tool: str, words: list[str]) -> tuple | None:
+def build(call: Call, tool: str, words: list[str]) -> tuple[str | None, bool | None] | None:
     """A build runs the RUN lines of its Dockerfile."""
     name = next((words[k + 1] for k, word in enumerate(words[:-1]) if word in ("-f", "--file")), "")
     folder = next((word for word in reversed(words) if word[:1] != "-"), ".")

@@ -9,7 +9,7 @@ from .commands import Call, options
 DONE = (None, None)
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     name = call.name.lower()
     if name in ("sed", "gsed"):
         return sed(call)
@@ -33,7 +33,7 @@ def handle(call: Call) -> tuple | None:
     return language(call, name)
 
 
-def sed(call: Call) -> tuple:
+def sed(call: Call) -> tuple[str | None, bool | None]:
     """-i edits in place; a suffix keeps a backup. BSD sed takes the suffix as a word of its own."""
     words = call.argv[1:]
     in_place = backup = given = False
@@ -98,7 +98,7 @@ def sed(call: Call) -> tuple:
     return DONE
 
 
-def awk(call: Call) -> tuple:
+def awk(call: Call) -> tuple[str | None, bool | None]:
     """`print > "file"`, `system("...")`, `-i inplace`."""
     _flags, values, operands = options(call.argv, "Fvfi", ("include", "field-separator", "file"))
     text = operands[0] if operands and "f" not in values else call.scene.read(values.get("f", ""), call.state) or ""
@@ -158,7 +158,7 @@ def column(call: Call, text: str, files: list[str]) -> str | None:
     return "".join(out)
 
 
-def output_file(call: Call, name: str) -> tuple:
+def output_file(call: Call, name: str) -> tuple[str | None, bool | None]:
     flags, values, operands = options(
         call.argv,
         {"sort": "okSTt", "gsort": "okSTt", "shuf": "oni", "jq": "fL", "yq": "", "xxd": "csglo"}.get(name, "o"),
@@ -183,7 +183,7 @@ def output_file(call: Call, name: str) -> tuple:
     return DONE
 
 
-def editor(call: Call) -> tuple:
+def editor(call: Call) -> tuple[str | None, bool | None]:
     """Scripted editors: `ex -sc '...|x' file`, `vim -es +cmd file`, `ed file <<<`."""
     _flags, values, operands = options(call.argv, "p" if call.name == "ed" else "cSuT")
     commands = [word for word in call.argv[1:] if word[:1] == "+"] + list(values.values()) + [call.stdin or ""]
@@ -213,7 +213,7 @@ INLINE = {
 }
 
 
-def language(call: Call, name: str) -> tuple:
+def language(call: Call, name: str) -> tuple[str | None, bool | None]:
     """perl, ruby, node, php, ...: inline text or a small script, read for calls with constant paths."""
     from . import other_code
 

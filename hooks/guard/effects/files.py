@@ -11,7 +11,7 @@ DONE = ("", None)
 MAX_OVERLAY = 1500
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     name = call.name.lower()
     name = {
         "grm": "rm",
@@ -24,7 +24,7 @@ def handle(call: Call) -> tuple | None:
     return HANDLERS[name](call)
 
 
-def delete(call: Call) -> tuple:
+def delete(call: Call) -> tuple[str | None, bool | None]:
     """rm and its kin: folders only with a recursive flag, as the real ones."""
     flags, _, operands = options(call.argv)
     if flags & {"help", "version"}:
@@ -40,11 +40,11 @@ def delete(call: Call) -> tuple:
     return DONE
 
 
-def rmdir(call: Call) -> tuple:
+def rmdir(call: Call) -> tuple[str | None, bool | None]:
     return DONE  # only empty folders go
 
 
-def gio(call: Call) -> tuple:
+def gio(call: Call) -> tuple[str | None, bool | None]:
     if call.argv[1:2] in (["trash"], ["remove"]):
         for path in call.argv[2:]:
             if path[:1] != "-":
@@ -52,14 +52,14 @@ def gio(call: Call) -> tuple:
     return DONE
 
 
-def shred(call: Call) -> tuple:
+def shred(call: Call) -> tuple[str | None, bool | None]:
     _, _, operands = options(call.argv, "ns", ("iterations", "size", "random-source"))
     for path in operands:
         call.touch("delete", path).follow = True
     return DONE
 
 
-def target_of(call: Call, operands: list[str], values: dict, flags: set) -> tuple[list[str], str, bool]:
+def target_of(call: Call, operands: list[str], values: dict[str, str], flags: set[str]) -> tuple[list[str], str, bool]:
     """(sources, destination, destination is a folder to put things in) for mv, cp, ln, install."""
     folder = values.get("t") or values.get("target-directory")
     if folder is not None:
@@ -79,7 +79,7 @@ def place(source: str, target: str, into: bool) -> str:
     return paths.join(target, paths.base(source)) if into else target
 
 
-def move(call: Call) -> tuple:
+def move(call: Call) -> tuple[str | None, bool | None]:
     flags, values, operands = options(call.argv, "tS", ("target-directory", "suffix", "backup"))
     keeps = bool(flags & {"n", "b", "no-clobber", "backup"})
     sources, target, into = target_of(call, operands, values, flags)
@@ -100,7 +100,7 @@ def move(call: Call) -> tuple:
     return DONE
 
 
-def copy(call: Call) -> tuple:
+def copy(call: Call) -> tuple[str | None, bool | None]:
     flags, values, operands = options(call.argv, "tS", ("target-directory", "suffix", "backup"))
     sources, target, into = target_of(call, operands, values, flags)
     keeps = bool(flags & {"n", "b", "no-clobber", "backup"}) or values.get("update") == "none"
@@ -151,7 +151,7 @@ def overlay(call: Call, source: str, target: str, into: bool, tree: bool) -> Non
         call.scene.written[path] = touch.text
 
 
-def link(call: Call) -> tuple:
+def link(call: Call) -> tuple[str | None, bool | None]:
     flags, values, operands = options(call.argv, "tS", ("target-directory", "suffix", "backup"))
     if len(operands) == 1:
         operands = [*operands, "."]
@@ -171,7 +171,7 @@ def link(call: Call) -> tuple:
     return DONE
 
 
-def install(call: Call) -> tuple:
+def install(call: Call) -> tuple[str | None, bool | None]:
     flags, values, operands = options(call.argv, "mogtS", ("mode", "owner", "group", "target-directory", "suffix"))
     if flags & {"d", "directory"}:
         return mkdir(call)
@@ -183,7 +183,7 @@ def install(call: Call) -> tuple:
     return DONE
 
 
-def rename(call: Call) -> tuple:
+def rename(call: Call) -> tuple[str | None, bool | None]:
     flags, _, operands = options(call.argv)
     if flags & {"f", "force"}:
         for path in operands[1:]:
@@ -191,7 +191,7 @@ def rename(call: Call) -> tuple:
     return DONE
 
 
-def truncate(call: Call) -> tuple:
+def truncate(call: Call) -> tuple[str | None, bool | None]:
     flags, values, operands = options(call.argv, "sr", ("size", "reference"))
     wanted = values.get("s") or values.get("size") or ""
     if wanted[:1] in "+>" and wanted:
@@ -203,7 +203,7 @@ def truncate(call: Call) -> tuple:
     return DONE
 
 
-def fallocate(call: Call) -> tuple:
+def fallocate(call: Call) -> tuple[str | None, bool | None]:
     flags, _, operands = options(call.argv, "lo", ("length", "offset"))
     if flags & {"p", "z", "c", "punch-hole", "zero-range", "collapse-range"}:
         for path in operands:
@@ -211,7 +211,7 @@ def fallocate(call: Call) -> tuple:
     return DONE
 
 
-def dd(call: Call) -> tuple:
+def dd(call: Call) -> tuple[str | None, bool | None]:
     for word in call.argv[1:]:
         if word.startswith("of="):
             call.touch("overwrite", word[3:]).follow = True
@@ -221,7 +221,7 @@ def dd(call: Call) -> tuple:
     return DONE
 
 
-def tee(call: Call) -> tuple:
+def tee(call: Call) -> tuple[str | None, bool | None]:
     """tee and sponge: every operand is written; with -a, appended to."""
     flags, _, operands = options(call.argv)
     append = bool(flags & {"a", "append"})
@@ -236,7 +236,7 @@ def tee(call: Call) -> tuple:
     return call.stdin, None
 
 
-def mkdir(call: Call) -> tuple:
+def mkdir(call: Call) -> tuple[str | None, bool | None]:
     _, _, operands = options(call.argv, "m", ("mode",))
     for path in operands:
         if UNKNOWN not in path:
@@ -244,11 +244,11 @@ def mkdir(call: Call) -> tuple:
     return DONE
 
 
-def touch(call: Call) -> tuple:
+def touch(call: Call) -> tuple[str | None, bool | None]:
     return DONE
 
 
-def mode(call: Call) -> tuple:
+def mode(call: Call) -> tuple[str | None, bool | None]:
     """chmod, chown, chflags: no content goes, but a hook that may not be read or run is off."""
     _, _, operands = options(call.argv)
     for path in operands[1:]:
@@ -256,7 +256,7 @@ def mode(call: Call) -> tuple:
     return DONE
 
 
-def mktemp(call: Call) -> tuple:
+def mktemp(call: Call) -> tuple[str | None, bool | None]:
     """A fresh name that nothing has yet."""
     number = len(call.scene.made)
     path = "/tmp/fresh.walk" + str(number)
@@ -264,14 +264,14 @@ def mktemp(call: Call) -> tuple:
     return path + "\n", True
 
 
-def ditto(call: Call) -> tuple:
+def ditto(call: Call) -> tuple[str | None, bool | None]:
     _, _, operands = options(call.argv)
     for source in operands[:-1]:
         overlay(call, source.rstrip("/") + "/", operands[-1], False, True)
     return DONE
 
 
-def scp(call: Call) -> tuple:
+def scp(call: Call) -> tuple[str | None, bool | None]:
     _, _, operands = options(call.argv, "cFiJloPSD")
     if operands and ":" not in operands[-1].split("/", 1)[0]:
         target = operands[-1]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DONE = (None, None)
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     if call.name != "git":
         return None
     words = call.argv[1:]

@@ -70,7 +70,7 @@ VALUES = [
 ]
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     name = call.name
     if name in ("hf", "huggingface-cli"):
         # uploads are the Hub policy's, which reads the argv
@@ -92,7 +92,7 @@ def handle(call: Call) -> tuple | None:
     return None
 
 
-def own(call: Call) -> tuple:
+def own(call: Call) -> tuple[str | None, bool | None]:
     """This project's own command line."""
     words = call.argv[1:]
     if words[:1] == ["train"]:
@@ -100,7 +100,7 @@ def own(call: Call) -> tuple:
     return DONE
 
 
-def module_run(call: Call, module: str, rest: list[str]) -> tuple:
+def module_run(call: Call, module: str, rest: list[str]) -> tuple[str | None, bool | None]:
     """`python -m mlx_lm.lora ...`, `python -m mlx_lm lora ...` and `mlx_lm.lora ...` are one thing."""
     package, _, sub = module.partition(".")
     if not sub and rest and rest[0][:1] != "-":
@@ -151,13 +151,13 @@ def configured(text: str | None) -> dict[str, str]:
     return settings
 
 
-def add(state: State, call: Call, kind: str, argv: list[str], values: dict) -> None:
+def add(state: State, call: Call, kind: str, argv: list[str], values: dict[str, str]) -> None:
     work = Work(kind, argv, state, values)
     work.by = " ".join(call.argv)
     call.scene.works.append(work)
 
 
-def writes(call: Call, kind: str, values: dict) -> None:
+def writes(call: Call, kind: str, values: dict[str, str]) -> None:
     """Where the program puts its result. `convert` refuses a path that exists, so it can't hurt."""
     by = " ".join(call.argv)
     if kind == "train":

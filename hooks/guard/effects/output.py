@@ -8,7 +8,7 @@ from guard.shell.marks import UNKNOWN
 from .commands import Call, options
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     name = {"gbase64": "base64"}.get(call.name, call.name)
     if name in (
         "cat",
@@ -47,7 +47,7 @@ def source(call: Call, operands: list[str]) -> str | None:
     if not operands:
         return call.stdin
     texts = [call.stdin if path == "-" else call.scene.read(path, call.state) for path in operands]
-    return None if None in texts else "".join(texts)
+    return None if None in texts else "".join(texts)  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
 def printed(call: Call, name: str) -> str | None:

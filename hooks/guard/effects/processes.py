@@ -23,7 +23,7 @@ SIGNALS = {
 }
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     name = call.name
     if name in ("kill", "skill"):
         return kill(call)
@@ -49,7 +49,7 @@ def signal_name(word: str) -> str:
     return SIGNALS.get(word, word)
 
 
-def kill(call: Call) -> tuple:
+def kill(call: Call) -> tuple[str | None, bool | None]:
     words = call.argv[1:]
     signal = "TERM"
     targets = []
@@ -84,7 +84,7 @@ def send(call: Call, target: str, signal: str) -> None:
         call.kill("pid", target.strip(), signal)
 
 
-def by_name(call: Call) -> tuple:
+def by_name(call: Call) -> tuple[str | None, bool | None]:
     """pkill PATTERN, killall NAME."""
     signal = "TERM"
     words = []
@@ -125,7 +125,7 @@ def by_name(call: Call) -> tuple:
     return DONE
 
 
-def pids(call: Call) -> tuple:
+def pids(call: Call) -> tuple[str | None, bool | None]:
     """pgrep prints what the machine knows: a word that `kill` turns back into the pattern."""
     flags, _values, operands = options(call.argv, "gPtuUGsd")
     if not operands:
@@ -134,7 +134,7 @@ def pids(call: Call) -> tuple:
     return PIDS_OF + how + ":" + operands[0].replace(" ", ".") + "\n", None
 
 
-def files(call: Call) -> tuple:
+def files(call: Call) -> tuple[str | None, bool | None]:
     """lsof -t FILE prints the users of a file; fuser -k kills them."""
     flags, values, operands = options(call.argv, "icupsgd")
     if call.name == "fuser":

@@ -10,6 +10,8 @@ from .scene import Work
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
+    from typing import Any
+
     from .python_code import PythonWalk
 
 DELETE = ("os.remove", "os.unlink", "posix.remove", "posix.unlink", "nt.remove")
@@ -52,7 +54,7 @@ def imported(walk: PythonWalk, module: str) -> None:
             walk.scene.works.append(work)
 
 
-def keywords_seen(walk: PythonWalk, keywords: dict) -> None:
+def keywords_seen(walk: PythonWalk, keywords: dict[str, Any]) -> None:
     """Keyword arguments and dictionary keys that the remote-code and Hub policies ask about."""
     for name in ("trust_remote_code", "upload_repo", "push_to_hub"):
         value = keywords.get(name)
@@ -60,7 +62,7 @@ def keywords_seen(walk: PythonWalk, keywords: dict) -> None:
             walk.scene.python.append((name, {name: value}, " ".join(walk.call.argv)[:200]))
 
 
-def library(walk: PythonWalk, name: str, arguments: list, keywords: dict):
+def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[str, Any]):
     """A call of something imported or built in, by its dotted name."""
     head, _, tail = name.partition(".")
     name = ALIASES.get(head, head) + ("." + tail if tail else "")
@@ -140,7 +142,7 @@ def library(walk: PythonWalk, name: str, arguments: list, keywords: dict):
         walk.apply(
             target,
             bound if isinstance(bound, list) else [],
-            keywords.get("kwargs") if isinstance(keywords.get("kwargs"), dict) else {},
+            keywords.get("kwargs") if isinstance(keywords.get("kwargs"), dict) else {},  # pyright: ignore[reportArgumentType]
         )
     elif last == "partial":
         return Bound(first, arguments[1:], keywords)
@@ -163,7 +165,7 @@ def process_method(walk: PythonWalk, name: str):
     return UNKNOWN
 
 
-def value_of(walk: PythonWalk, name: str, arguments: list, keywords: dict):
+def value_of(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[str, Any]):
     """The results that matter later: paths, lists of paths, decoded text."""
     first = arguments[0] if arguments else None
     if name in ("pathlib.Path", "pathlib.PosixPath", "Path", "pathlib.PurePath"):
@@ -239,7 +241,7 @@ def value_of(walk: PythonWalk, name: str, arguments: list, keywords: dict):
     return Ref(name + "()") if name[:1].isupper() else UNKNOWN
 
 
-def walked(walk: PythonWalk, folder: str) -> list:
+def walked(walk: PythonWalk, folder: str) -> list[Any]:
     """os.walk, bounded: [folder, folders, files] for each level."""
     out = []
     todo = [folder]
@@ -253,7 +255,7 @@ def walked(walk: PythonWalk, folder: str) -> list:
     return out
 
 
-def copied(walk: PythonWalk, source, target) -> None:
+def copied(walk: PythonWalk, source: Any, target: Any) -> None:
     if not isinstance(target, str) or isinstance(target, Ref):
         return
     goal = str(target)
@@ -262,7 +264,7 @@ def copied(walk: PythonWalk, source, target) -> None:
     touch(walk, "overwrite", goal)
 
 
-def spawned(walk: PythonWalk, command, keywords: dict) -> None:
+def spawned(walk: PythonWalk, command: Any, keywords: dict[str, Any]) -> None:
     """subprocess.run and its kin: a list, or text for the shell."""
     state = walk.state.copy()
     folder = keywords.get("cwd")
@@ -281,7 +283,7 @@ def spawned(walk: PythonWalk, command, keywords: dict) -> None:
         walk.call.shell(text_of(command), state)
 
 
-def signalled(walk: PythonWalk, name: str, pid, signal) -> None:
+def signalled(walk: PythonWalk, name: str, pid: Any, signal: Any) -> None:
     number = str(signal).rpartition(".")[2]
     from .processes import signal_name
 
@@ -289,7 +291,7 @@ def signalled(walk: PythonWalk, name: str, pid, signal) -> None:
     walk.call.kill("pid", "-" + target if name == "os.killpg" else target, signal_name(number))
 
 
-def mlx_call(walk: PythonWalk, name: str, last: str, arguments: list, keywords: dict) -> None:
+def mlx_call(walk: PythonWalk, name: str, last: str, arguments: list[Any], keywords: dict[str, Any]) -> None:
     """Training, fusing and uploading through mlx-lm's Python API."""
     kind = ""
     if (
@@ -310,7 +312,7 @@ def mlx_call(walk: PythonWalk, name: str, last: str, arguments: list, keywords: 
         touch(walk, "overwrite", arguments[0])
 
 
-def method_of_unknown(walk: PythonWalk, name: str, arguments: list, keywords: dict):
+def method_of_unknown(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[str, Any]):
     """A method of an object we know nothing of: only names that speak for themselves count."""
     first = arguments[0] if arguments else None
     if name in HUB:

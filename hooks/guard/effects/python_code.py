@@ -13,11 +13,18 @@ from guard.shell.nodes import Limit
 from . import python_calls
 from .python_values import Bound, FileValue, PathValue, Ref, binary, listed, method_of_value, text_of
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .commands import Call
+
 MAX_LOOP = 120
 MAX_DEPTH = 14
 
 
-def children(node) -> list:
+def children(node: ast.AST) -> list[ast.AST]:
     """The nodes directly below a node."""
     out = []
     for name in node._fields:
@@ -26,7 +33,7 @@ def children(node) -> list:
     return [each for each in out if isinstance(each, ast.AST)]
 
 
-def descendants(node) -> list:
+def descendants(node: ast.AST) -> list[ast.AST]:
     found = [node]
     for each in found:
         found += children(each)
@@ -36,12 +43,12 @@ def descendants(node) -> list:
 class PythonWalk:
     """One piece of code with its names."""
 
-    def __init__(self, call, argv: list[str], script: str) -> None:
+    def __init__(self, call: Call, argv: list[str], script: str) -> None:
         self.call = call
         self.scene = call.scene
         self.state = call.state.copy()
-        self.names: dict = {"__name__": "__main__", "__file__": script or UNKNOWN}
-        self.methods: dict = {}
+        self.names: dict[str, Any] = {"__name__": "__main__", "__file__": script or UNKNOWN}
+        self.methods: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
         self.argv = argv
         self.printed: list[str] = []
         self.depth = 0
@@ -53,14 +60,14 @@ class PythonWalk:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
         try:
-            self.block(tree.body)
+            self.block(tree.body)  # pyright: ignore[reportAttributeAccessIssue]
         except RecursionError:
             raise Limit("Python code nested too deeply") from None
         return "".join(self.printed) or None
 
     # -- statements -----------------------------------------------------------------------------------------------
 
-    def block(self, body: list) -> bool:
+    def block(self, body: list[ast.stmt]) -> bool:
         """Walk statements; True when a return, break or raise ends the block for certain."""
         for node in body:
             self.scene.step()
@@ -75,28 +82,28 @@ class PythonWalk:
                         self.value(child)
         return False
 
-    def do_Import(self, node) -> None:
+    def do_Import(self, node: ast.Import) -> None:
         for alias in node.names:
             name = alias.name
             self.names[alias.asname or name.partition(".")[0]] = Ref(name if alias.asname else name.partition(".")[0])
             python_calls.imported(self, name)
 
-    def do_ImportFrom(self, node) -> None:
+    def do_ImportFrom(self, node: ast.ImportFrom) -> None:
         module = node.module or ""
         python_calls.imported(self, module)
         for alias in node.names:
             self.names[alias.asname or alias.name] = Ref(module + "." + alias.name)
 
-    def do_Assign(self, node) -> None:
+    def do_Assign(self, node: ast.Assign) -> None:
         value = self.value(node.value)
         for target in node.targets:
             self.bind(target, value)
 
-    def do_AnnAssign(self, node) -> None:
+    def do_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
             self.bind(node.target, self.value(node.value))
 
-    def do_AugAssign(self, node) -> None:
+    def do_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):
             self.names[node.target.id] = binary(
                 self.names.get(node.target.id, UNKNOWN), node.op, self.value(node.value)
@@ -104,7 +111,7 @@ class PythonWalk:
         else:
             self.value(node.value)
 
-    def bind(self, target, value) -> None:
+    def bind(self, target: ast.AST, value: Any) -> None:
         if isinstance(target, ast.Name):
             self.names[target.id] = value
         elif isinstance(target, (ast.Tuple, ast.List)):
@@ -122,30 +129,30 @@ class PythonWalk:
                 held[key] = value
                 python_calls.keywords_seen(self, {key: value})
 
-    def do_FunctionDef(self, node) -> None:
+    def do_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self.names[node.name] = node
 
     do_AsyncFunctionDef = do_FunctionDef
 
-    def do_ClassDef(self, node) -> None:
+    def do_ClassDef(self, node: ast.ClassDef) -> None:
         self.names[node.name] = Ref("class:" + node.name)
         for child in node.body:
             if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 self.methods[child.name] = child
 
-    def do_Return(self, node) -> bool:
+    def do_Return(self, node: ast.Return) -> bool:
         self.names["\0return"] = self.value(node.value) if node.value is not None else None
         return True
 
-    def do_Raise(self, node) -> bool:
+    def do_Raise(self, node: ast.Raise) -> bool:
         return True
 
-    def do_Break(self, node) -> bool:
+    def do_Break(self, node: ast.Break | ast.Continue) -> bool:
         return True
 
     do_Continue = do_Break
 
-    def do_If(self, node) -> bool:
+    def do_If(self, node: ast.If) -> bool:
         test = self.value(node.test)
         if test is True:
             return self.block(node.body)
@@ -155,7 +162,7 @@ class PythonWalk:
         second = self.block(node.orelse)
         return first and second and bool(node.orelse)
 
-    def do_For(self, node) -> None:
+    def do_For(self, node: ast.For | ast.AsyncFor) -> None:
         values = listed(self, self.value(node.iter))
         for value in values[:MAX_LOOP]:
             self.bind(node.target, value)
@@ -164,11 +171,11 @@ class PythonWalk:
 
     do_AsyncFor = do_For
 
-    def do_While(self, node) -> None:
+    def do_While(self, node: ast.While) -> None:
         if self.value(node.test) is not False:
             self.block(node.body)
 
-    def do_With(self, node) -> bool:
+    def do_With(self, node: ast.With | ast.AsyncWith) -> bool:
         for item in node.items:
             value = self.value(item.context_expr)
             if item.optional_vars is not None:
@@ -177,7 +184,7 @@ class PythonWalk:
 
     do_AsyncWith = do_With
 
-    def do_Try(self, node) -> None:
+    def do_Try(self, node: ast.Try) -> None:
         self.block(node.body)
         for handler in node.handlers:
             self.block(handler.body)
@@ -186,12 +193,12 @@ class PythonWalk:
 
     do_TryStar = do_Try
 
-    def do_Expr(self, node) -> None:
+    def do_Expr(self, node: ast.Expr) -> None:
         self.value(node.value)
 
     # -- expressions ----------------------------------------------------------------------------------------------
 
-    def value(self, node):
+    def value(self, node: ast.AST) -> Any:
         """The value of an expression; UNKNOWN (a string) when it can't be known."""
         self.scene.step()
         self.depth += 1
@@ -208,15 +215,15 @@ class PythonWalk:
         finally:
             self.depth -= 1
 
-    def of_Constant(self, node):
+    def of_Constant(self, node: ast.Constant) -> Any:
         return node.value
 
-    def of_Name(self, node):
+    def of_Name(self, node: ast.Name) -> Any:
         if node.id in self.names:
             return self.names[node.id]
         return Ref(node.id)
 
-    def of_Attribute(self, node):
+    def of_Attribute(self, node: ast.Attribute) -> Any:
         held = self.value(node.value)
         if isinstance(held, Ref):
             full = held + "." + node.attr
@@ -229,14 +236,14 @@ class PythonWalk:
             return held.attribute(node.attr)
         return UNKNOWN
 
-    def of_BinOp(self, node):
+    def of_BinOp(self, node: ast.BinOp) -> Any:
         return binary(self.value(node.left), node.op, self.value(node.right))
 
-    def of_BoolOp(self, node):
+    def of_BoolOp(self, node: ast.BoolOp) -> Any:
         values = [self.value(each) for each in node.values]
         return values[0] if isinstance(node.op, ast.Or) and values[0] not in (UNKNOWN, None, "") else values[-1]
 
-    def of_UnaryOp(self, node):
+    def of_UnaryOp(self, node: ast.UnaryOp) -> Any:
         value = self.value(node.operand)
         if isinstance(node.op, ast.USub) and isinstance(value, int):
             return -value
@@ -244,7 +251,7 @@ class PythonWalk:
             return not value
         return UNKNOWN
 
-    def of_Compare(self, node):
+    def of_Compare(self, node: ast.Compare) -> Any:
         left = self.value(node.left)
         rights = [self.value(each) for each in node.comparators]
         plain = (str, int)
@@ -255,14 +262,14 @@ class PythonWalk:
                 return left != rights[0]
         return UNKNOWN
 
-    def of_JoinedStr(self, node):
+    def of_JoinedStr(self, node: ast.JoinedStr) -> Any:
         return "".join(text_of(self.value(part)) for part in node.values)
 
-    def of_FormattedValue(self, node):
+    def of_FormattedValue(self, node: ast.FormattedValue) -> Any:
         return text_of(self.value(node.value))
 
-    def of_List(self, node):
-        out: list = []
+    def of_List(self, node: ast.List | ast.Tuple | ast.Set) -> Any:
+        out: list[Any] = []
         for each in node.elts:
             if isinstance(each, ast.Starred):
                 out += listed(self, self.value(each.value))
@@ -273,7 +280,7 @@ class PythonWalk:
     of_Tuple = of_List
     of_Set = of_List
 
-    def of_Dict(self, node):
+    def of_Dict(self, node: ast.Dict) -> Any:
         out = {}
         for key, item in zip(node.keys, node.values):
             name = self.value(key) if key is not None else None
@@ -283,7 +290,7 @@ class PythonWalk:
         python_calls.keywords_seen(self, out)
         return out
 
-    def of_Subscript(self, node):
+    def of_Subscript(self, node: ast.Subscript) -> Any:
         held = self.value(node.value)
         key = self.value(node.slice)
         if isinstance(held, Ref) and held == "os.environ" and isinstance(key, str):
@@ -296,7 +303,7 @@ class PythonWalk:
             pass
         return held if isinstance(held, list) and isinstance(node.slice, ast.Slice) else UNKNOWN
 
-    def of_IfExp(self, node):
+    def of_IfExp(self, node: ast.IfExp) -> Any:
         test = self.value(node.test)
         if test is False:
             return self.value(node.orelse)
@@ -305,33 +312,33 @@ class PythonWalk:
             self.value(node.orelse)  # for its effects
         return first
 
-    def of_NamedExpr(self, node):
+    def of_NamedExpr(self, node: ast.NamedExpr) -> Any:
         value = self.value(node.value)
         self.bind(node.target, value)
         return value
 
-    def of_Lambda(self, node):
+    def of_Lambda(self, node: ast.Lambda) -> Any:
         return node
 
-    def of_Await(self, node):
+    def of_Await(self, node: ast.Await) -> Any:
         return self.value(node.value)
 
-    def of_Starred(self, node):
+    def of_Starred(self, node: ast.Starred) -> Any:
         return self.value(node.value)
 
-    def of_ListComp(self, node):
-        out: list = []
+    def of_ListComp(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp) -> Any:
+        out: list[Any] = []
         self.generate(node.generators, 0, lambda: out.append(self.value(node.elt)))
         return out
 
     of_GeneratorExp = of_ListComp
     of_SetComp = of_ListComp
 
-    def of_DictComp(self, node):
+    def of_DictComp(self, node: ast.DictComp) -> Any:
         self.generate(node.generators, 0, lambda: self.value(node.value))
         return UNKNOWN
 
-    def generate(self, generators: list, number: int, emit) -> None:
+    def generate(self, generators: list[ast.comprehension], number: int, emit: Callable[[], object]) -> None:
         if number == len(generators):
             emit()
             return
@@ -343,8 +350,8 @@ class PythonWalk:
 
     # -- calls ----------------------------------------------------------------------------------------------------
 
-    def of_Call(self, node):
-        arguments: list = []
+    def of_Call(self, node: ast.Call) -> Any:
+        arguments: list[Any] = []
         for each in node.args:
             value = self.value(each)
             arguments += listed(self, value) if isinstance(each, ast.Starred) else [value]
@@ -368,7 +375,7 @@ class PythonWalk:
             called = self.value(function)
         return self.apply(called, arguments, keywords)
 
-    def apply(self, called, arguments: list, keywords: dict):
+    def apply(self, called: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
         """Call a value: a function of this code, a name of a library, or a function with arguments bound to it."""
         if isinstance(called, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             return self.invoke(called, arguments, keywords)
@@ -382,7 +389,12 @@ class PythonWalk:
             return python_calls.library(self, str(called), arguments, keywords)
         return UNKNOWN
 
-    def invoke(self, function, arguments: list, keywords: dict):
+    def invoke(
+        self,
+        function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda,
+        arguments: list[Any],
+        keywords: dict[str, Any],
+    ) -> Any:
         """Walk the body of a function with its arguments bound."""
         self.depth += 4
         if self.depth > 56:

@@ -10,7 +10,10 @@ from guard.shell.marks import STAR, UNKNOWN, live
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
+    from typing import Any
+
     from .python_code import PythonWalk
+    from .scene import Touch
 
 
 class Ref(str):
@@ -24,7 +27,7 @@ class PathValue(str):
 
     __slots__ = ()
 
-    def attribute(self, name: str):
+    def attribute(self, name: str) -> Any:
         base = paths.base(self)
         if name == "parent":
             return PathValue(paths.parent_of(self))
@@ -44,7 +47,7 @@ class Bound:
 
     __slots__ = ("arguments", "function", "keywords")
 
-    def __init__(self, function, arguments: list, keywords: dict) -> None:
+    def __init__(self, function: Any, arguments: list[Any], keywords: dict[str, Any]) -> None:
         self.function = function
         self.arguments = arguments
         self.keywords = keywords
@@ -60,13 +63,13 @@ class FileValue:
         self.mode = mode
 
 
-def text_of(value) -> str:
+def text_of(value: Any) -> str:
     if isinstance(value, str):
         return UNKNOWN if isinstance(value, Ref) else str(value)
     return str(value) if isinstance(value, (int, float)) else UNKNOWN
 
 
-def binary(left, op, right):
+def binary(left: Any, op: ast.operator, right: Any) -> Any:
     """`+` of strings and lists, `/` of paths, `%` of formats."""
     if isinstance(op, ast.Div) and (isinstance(left, PathValue) or isinstance(right, PathValue)):
         return joined(left, right)
@@ -89,12 +92,12 @@ def binary(left, op, right):
     return UNKNOWN
 
 
-def joined(left, right) -> PathValue:
+def joined(left: Any, right: Any) -> PathValue:
     a, b = text_of(left), text_of(right)
     return PathValue(b if b.startswith("/") else paths.join(a, b) if a not in ("", ".") else b)
 
 
-def listed(walk: PythonWalk, value) -> list:
+def listed(walk: PythonWalk, value: Any) -> list[Any]:
     """What a loop over a value would see."""
     if isinstance(value, (list, tuple)):
         return list(value)
@@ -106,7 +109,7 @@ def listed(walk: PythonWalk, value) -> list:
     return [UNKNOWN]
 
 
-def globbed(walk: PythonWalk, folder: str, pattern: str, recursive: bool = False) -> list:
+def globbed(walk: PythonWalk, folder: str, pattern: str, recursive: bool = False) -> list[str]:
     """Path.glob, Path.rglob, glob.glob."""
     encoded = live(pattern)
     if recursive:
@@ -121,7 +124,7 @@ def globbed(walk: PythonWalk, folder: str, pattern: str, recursive: bool = False
     ]
 
 
-def touch(walk: PythonWalk, op: str, path, follow: bool = True, tree: bool = False):
+def touch(walk: PythonWalk, op: str, path: Any, follow: bool = True, tree: bool = False) -> Touch | None:
     """Record a change to a path value; nothing when the path isn't a string."""
     if not isinstance(path, str) or isinstance(path, Ref):
         return None
@@ -131,7 +134,7 @@ def touch(walk: PythonWalk, op: str, path, follow: bool = True, tree: bool = Fal
     return mark
 
 
-def opened(walk: PythonWalk, path, mode) -> FileValue | str:
+def opened(walk: PythonWalk, path: Any, mode: Any) -> FileValue | str:
     """open(): the mode says whether the old content goes."""
     if isinstance(path, Ref) or not isinstance(path, str):
         return UNKNOWN
@@ -145,7 +148,7 @@ def opened(walk: PythonWalk, path, mode) -> FileValue | str:
     return FileValue(path, mode)
 
 
-def method_of_value(walk: PythonWalk, held, name: str, arguments: list, keywords: dict):
+def method_of_value(walk: PythonWalk, held: Any, name: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
     """A method called on a known or unknown value."""
     if isinstance(held, PathValue):
         return path_method(walk, held, name, arguments, keywords)
@@ -174,7 +177,7 @@ def method_of_value(walk: PythonWalk, held, name: str, arguments: list, keywords
     return python_calls.method_of_unknown(walk, name, arguments, keywords)
 
 
-def string_method(walk: PythonWalk, held: str, name: str, arguments: list):
+def string_method(walk: PythonWalk, held: str, name: str, arguments: list[Any]) -> Any:
     if name == "join" and arguments:
         return held.join(text_of(item) for item in listed(walk, arguments[0]))
     if name == "format":
@@ -209,7 +212,7 @@ def string_method(walk: PythonWalk, held: str, name: str, arguments: list):
     return UNKNOWN
 
 
-def path_method(walk: PythonWalk, held: PathValue, name: str, arguments: list, keywords: dict):
+def path_method(walk: PythonWalk, held: PathValue, name: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
     first = arguments[0] if arguments else None
     if name == "unlink":
         touch(walk, "delete", held, follow=False)
@@ -250,7 +253,7 @@ def path_method(walk: PythonWalk, held: PathValue, name: str, arguments: list, k
     return UNKNOWN
 
 
-def moved(walk: PythonWalk, source, target) -> None:
+def moved(walk: PythonWalk, source: Any, target: Any) -> None:
     """os.rename, os.replace, shutil.move, Path.rename."""
     if not isinstance(source, str) or not isinstance(target, str):
         return

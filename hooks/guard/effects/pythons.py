@@ -11,7 +11,7 @@ DONE = (None, None)
 CODE_LIMIT = 200_000
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     words = call.argv[1:]
     k = 0
     while k < len(words) and words[k][:1] == "-" and len(words[k]) > 1:
@@ -42,7 +42,7 @@ def handle(call: Call) -> tuple | None:
     return read(call, call.scene.read(script, call.state), rest, script)
 
 
-def read(call: Call, code: str | None, argv: list[str], script: str) -> tuple:
+def read(call: Call, code: str | None, argv: list[str], script: str) -> tuple[str | None, bool | None]:
     """Walk Python code when it can be read."""
     if not code:
         return DONE
@@ -54,7 +54,7 @@ def read(call: Call, code: str | None, argv: list[str], script: str) -> tuple:
     return PythonWalk(call, argv, script).text(code), None
 
 
-def run_module(call: Call, module: str, rest: list[str]) -> tuple | None:
+def run_module(call: Call, module: str, rest: list[str]) -> tuple[str | None, bool | None] | None:
     if module.startswith(mlx.PACKAGES):
         return mlx.module_run(call, module, rest)
     if module.startswith("huggingface_hub"):

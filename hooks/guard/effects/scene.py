@@ -6,6 +6,12 @@ from guard import paths
 from guard.shell.marks import UNKNOWN
 from guard.shell.nodes import Limit
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from guard.shell.nodes import Script
+
 MAX_STEPS = 12_000
 
 
@@ -63,7 +69,7 @@ class Work:
 
     __slots__ = ("argv", "by", "cwd", "kind", "options", "place")
 
-    def __init__(self, kind: str, argv: list[str], state: State, options: dict) -> None:
+    def __init__(self, kind: str, argv: list[str], state: State, options: dict[str, str]) -> None:
         self.kind = kind
         self.argv = argv
         self.by = " ".join(argv)
@@ -81,7 +87,7 @@ class State:
         self.cwd = cwd
         self.vars: dict[str, list[str]] = {}
         self.args: list[str] = ["bash"]
-        self.functions: dict = {}
+        self.functions: dict[str, Script] = {}
         self.aliases: dict[str, str] = {}
         self.stack: list[str] = []
         self.place = ""
@@ -124,7 +130,7 @@ class Scene:
         self.written: dict[str, str | None] = {}  # files it writes, with their text when known
         # new place -> where the thing came from; with a slash at the end, only what lies below (a link)
         self.moved: dict[str, str] = {}
-        self.python: list[tuple[str, dict, str]] = []  # Hub calls and telling keywords in Python code
+        self.python: list[tuple[str, dict[str, Any], str]] = []  # Hub calls and telling keywords in Python code
         self.remotes: dict[str, str] = {}  # git remotes it adds
         self.pushes: list[tuple[str, str]] = []  # (URL, command)
         self.works: list[Work] = []  # MLX programs started

@@ -47,11 +47,11 @@ VALUED = frozenset(
 )
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     return fd(call) if call.name in ("fd", "fdfind") else find(call)
 
 
-def find(call: Call) -> tuple:
+def find(call: Call) -> tuple[str | None, bool | None]:
     words = call.argv[1:]
     while words and words[0] in ("-H", "-L", "-P", "-E", "-x", "-s", "-X", "-d"):
         words = words[1:]
@@ -95,7 +95,7 @@ def find(call: Call) -> tuple:
     return act(call, found, actions)
 
 
-def act(call: Call, found: list[str], actions: list) -> tuple:
+def act(call: Call, found: list[str], actions: list[tuple[str, list[str]]]) -> tuple[str | None, bool | None]:
     printed = "\n"
     for action, words in actions:
         if action == "-delete":
@@ -137,7 +137,7 @@ def act(call: Call, found: list[str], actions: list) -> tuple:
     return "".join(path + printed for path in found), None
 
 
-def visit(call: Call, root: str, tests: list) -> list[str]:
+def visit(call: Call, root: str, tests: list[tuple[str, str, bool]]) -> list[str]:
     """The paths below a root that pass; what can't be judged (times, owners) passes."""
     state = call.state
     start = call.scene.origin(paths.normal(root, state.cwd))
@@ -167,9 +167,9 @@ def visit(call: Call, root: str, tests: list) -> list[str]:
     return out
 
 
-def passes(here: str, shown: str, tests: list) -> bool:
+def passes(here: str, shown: str, tests: list[tuple[str, str, bool]]) -> bool:
     """Tests joined by and; `-o` starts a new alternative."""
-    alternatives: list[list] = [[]]
+    alternatives: list[list[tuple[str, str, bool]]] = [[]]
     for test in tests:
         if test[0] in ("-o", "-or"):
             alternatives.append([])
@@ -237,7 +237,7 @@ def age_fits(path: str, value: str, unit: int) -> bool:
     return age > int(value[1:]) if value[0] == "+" else age < int(value[1:])
 
 
-def fd(call: Call) -> tuple:
+def fd(call: Call) -> tuple[str | None, bool | None]:
     """fd PATTERN [ROOT] -x rm: a regular expression over names."""
     words = call.argv[1:]
     operands: list[str] = []

@@ -10,7 +10,7 @@ from .commands import Call
 MAX_RECIPES = 12
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     if call.name == "osascript":
         return osascript(call)
     if call.name in ("make", "gmake", "just", "task"):
@@ -48,7 +48,7 @@ def handle(call: Call) -> tuple | None:
     return call.shell(call.stdin, state)
 
 
-def osascript(call: Call) -> tuple | None:
+def osascript(call: Call) -> tuple[str | None, bool | None] | None:
     """AppleScript that shells out, or tells the Finder to delete."""
     words = call.argv[1:]
     text = "\n".join(words[k + 1] for k, word in enumerate(words[:-1]) if word == "-e")
@@ -84,7 +84,7 @@ def string_after(text: str, at: int) -> str:
     return out
 
 
-def make(call: Call) -> tuple | None:
+def make(call: Call) -> tuple[str | None, bool | None] | None:
     """The recipes of the targets asked for, from the Makefile that is there."""
     state = call.state.copy()
     words = call.argv[1:]
@@ -148,7 +148,7 @@ def made_shell(line: str) -> str:
     return out.replace("\ue11f", "$")
 
 
-def rules_of(text: str) -> tuple[dict, dict, str]:
+def rules_of(text: str) -> tuple[dict[str, tuple[list[str], list[str]]], dict[str, str], str]:
     """({target: (needs, recipe lines)}, {variable: value}, the first target) of a Makefile or justfile."""
     rules: dict[str, tuple[list[str], list[str]]] = {}
     variables: dict[str, str] = {}

@@ -10,7 +10,7 @@ from .files import overlay
 DONE = ("", None)
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     name = call.name
     if name == "rsync":
         return rsync(call)
@@ -35,7 +35,7 @@ def handle(call: Call) -> tuple | None:
     return None
 
 
-def rsync(call: Call) -> tuple:
+def rsync(call: Call) -> tuple[str | None, bool | None]:
     flags, _, operands = options(
         call.argv,
         "eBTfM",
@@ -89,7 +89,7 @@ def extra(call: Call, source: str, goal: str) -> None:
                 todo.append(path)
 
 
-def tar(call: Call) -> tuple:
+def tar(call: Call) -> tuple[str | None, bool | None]:
     words = call.argv[1:]
     if words and words[0][:1] != "-":
         words = ["-" + words[0], *words[1:]]
@@ -114,7 +114,7 @@ def tar(call: Call) -> tuple:
     return DONE
 
 
-def unpack(call: Call, name: str) -> tuple:
+def unpack(call: Call, name: str) -> tuple[str | None, bool | None]:
     words = call.argv[1:]
     flags, values, operands = options(call.argv, "dxP" if name == "unzip" else "", ())
     if name == "unzip":
@@ -134,7 +134,7 @@ def unpack(call: Call, name: str) -> tuple:
     return DONE
 
 
-def compress(call: Call, name: str) -> tuple:
+def compress(call: Call, name: str) -> tuple[str | None, bool | None]:
     flags, _values, operands = options(call.argv, "S")
     if flags & {"k", "keep", "c", "stdout", "t", "l"} or (name in ("zstd", "unzstd", "lz4") and "rm" not in flags):
         return DONE
@@ -148,7 +148,7 @@ def compress(call: Call, name: str) -> tuple:
     return DONE
 
 
-def rclone(call: Call) -> tuple:
+def rclone(call: Call) -> tuple[str | None, bool | None]:
     words = [word for word in call.argv[1:] if word[:1] != "-"]
     local = [word for word in words[1:] if ":" not in word.split("/", 1)[0]]
     if "--dry-run" in call.argv or "-n" in call.argv or not words:
@@ -165,7 +165,7 @@ def rclone(call: Call) -> tuple:
     return DONE
 
 
-def download(call: Call, name: str) -> tuple | None:
+def download(call: Call, name: str) -> tuple[str | None, bool | None] | None:
     if name == "curl":
         flags, values, operands = options(
             call.argv, "oHdXuTFAebKmxCrYyzwEc", ("output", "header", "data", "request", "upload-file", "form")
@@ -185,7 +185,7 @@ def download(call: Call, name: str) -> tuple | None:
     return None, None
 
 
-def crypt(call: Call, name: str) -> tuple | None:
+def crypt(call: Call, name: str) -> tuple[str | None, bool | None] | None:
     words = call.argv[1:]
     if (
         name == "openssl"

@@ -15,6 +15,10 @@ from guard.shell.reader import parse
 from . import commands
 from .scene import Scene, State
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from guard.shell.nodes import Compound, Pipeline, Redirect
+
 MAX_NESTING = 24
 MAX_ITERATIONS = 300
 
@@ -28,7 +32,9 @@ class Walker:
 
     # -- entry ----------------------------------------------------------------------------------------------------
 
-    def code(self, text: str, state: State, stdin: str | None = None, want: bool = False) -> tuple:
+    def code(
+        self, text: str, state: State, stdin: str | None = None, want: bool = False
+    ) -> tuple[str | None, bool | None]:
         """Read and walk shell text (a command line, `bash -c`, a script file, eval)."""
         self.nesting += 1
         if self.nesting > MAX_NESTING:
@@ -38,7 +44,9 @@ class Walker:
         finally:
             self.nesting -= 1
 
-    def script(self, script: Script, state: State, stdin: str | None = None, want: bool = False) -> tuple:
+    def script(
+        self, script: Script, state: State, stdin: str | None = None, want: bool = False
+    ) -> tuple[str | None, bool | None]:
         """Walk pipelines in order; gives (output, status)."""
         out: list[str] | None = []
         status: bool | None = True
@@ -68,7 +76,7 @@ class Walker:
                 break
         return ("".join(out) if out is not None else None), status
 
-    def pipeline(self, item, state: State, stdin: str | None, want: bool) -> tuple:
+    def pipeline(self, item: Pipeline, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         commands_ = item.commands
         if len(commands_) == 1:
             text, status = self.command(commands_[0], state, stdin, want)
@@ -84,7 +92,9 @@ class Walker:
             status = not status
         return text, status
 
-    def command(self, node, state: State, stdin: str | None, want: bool) -> tuple:
+    def command(
+        self, node: Simple | Compound, state: State, stdin: str | None, want: bool
+    ) -> tuple[str | None, bool | None]:
         if type(node) is Simple:
             return self.simple(node, state, stdin, want)
         if node.redirects:
@@ -93,13 +103,15 @@ class Walker:
 
     # -- compound commands ----------------------------------------------------------------------------------------
 
-    def walk_group(self, node, state: State, stdin, want) -> tuple:
+    def walk_group(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         return self.script(node.parts[0], state, stdin, want)
 
-    def walk_subshell(self, node, state: State, stdin, want) -> tuple:
+    def walk_subshell(
+        self, node: Compound, state: State, stdin: str | None, want: bool
+    ) -> tuple[str | None, bool | None]:
         return self.script(node.parts[0], state.copy(), stdin, want)
 
-    def walk_if(self, node, state: State, stdin, want) -> tuple:
+    def walk_if(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         parts = node.parts
         outs = []
         branches = []
@@ -141,10 +153,10 @@ class Walker:
             if branch.cwd != state.cwd:
                 state.cwd = branch.cwd
 
-    def joined(self, outs: list, want: bool) -> str | None:
-        return "".join(outs) if want and all(out is not None for out in outs) else None
+    def joined(self, outs: list[str | None], want: bool) -> str | None:
+        return "".join(outs) if want and all(out is not None for out in outs) else None  # pyright: ignore[reportArgumentType, reportCallIssue]
 
-    def walk_while(self, node, state: State, stdin, want) -> tuple:
+    def walk_while(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         condition, body = node.parts
         names = self.read_names(condition)
         if names is None:
@@ -185,7 +197,7 @@ class Walker:
                     return names or ["REPLY"]
         return None
 
-    def walk_for(self, node, state: State, stdin, want) -> tuple:
+    def walk_for(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         values = state.args[1:] if node.words is None else self.expander(state).fields(node.words)
         outs = []
         for value in values[:MAX_ITERATIONS]:
@@ -195,9 +207,9 @@ class Walker:
                 break
         return self.joined(outs, want), None
 
-    def walk_case(self, node, state: State, stdin, want) -> tuple:
+    def walk_case(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         expander = self.expander(state)
-        subject = expander.text(node.words[0])
+        subject = expander.text(node.words[0])  # pyright: ignore[reportOptionalSubscript]
         outs = []
         branches = []
         for patterns, body in zip(node.name, node.parts):
@@ -212,16 +224,18 @@ class Walker:
             self.merge(state, branches)
         return self.joined(outs, want), None
 
-    def walk_function(self, node, state: State, stdin, want) -> tuple:
+    def walk_function(
+        self, node: Compound, state: State, stdin: str | None, want: bool
+    ) -> tuple[str | None, bool | None]:
         if node.name:
             state.functions[node.name] = node.parts[0]
         return "", True
 
-    def walk_test(self, node, state: State, stdin, want) -> tuple:
-        words = self.expander(state).fields(node.words)
+    def walk_test(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
+        words = self.expander(state).fields(node.words)  # pyright: ignore[reportArgumentType]
         return "", commands.test_status(words)
 
-    def walk_math(self, node, state: State, stdin, want) -> tuple:
+    def walk_math(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         return "", None
 
     # -- simple commands ------------------------------------------------------------------------------------------
@@ -241,7 +255,7 @@ class Walker:
         self.scene.written[path] = text
         return path
 
-    def simple(self, node: Simple, state: State, stdin: str | None, want: bool) -> tuple:
+    def simple(self, node: Simple, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         self.scene.step()
         expander = self.expander(state)
         env = {}
@@ -288,7 +302,7 @@ class Walker:
             values.append(field)
         return values
 
-    def redirects(self, redirects: list, state: State, stdin: str | None, by: str) -> str | None:
+    def redirects(self, redirects: list[Redirect], state: State, stdin: str | None, by: str) -> str | None:
         """Record what redirections write; gives the new standard input."""
         expander = self.expander(state)
         for redirect in redirects:
@@ -311,7 +325,7 @@ class Walker:
                     self.scene.touch("append", field, state, by + " >> " + plain(field)).follow = True
         return stdin
 
-    def content(self, redirect, text: str | None, state: State) -> None:
+    def content(self, redirect: Redirect, text: str | None, state: State) -> None:
         """Remember what a redirection wrote: the file may be run, or be data, later in the same command."""
         for field in self.expander(state).fields([redirect.target])[:1]:
             if UNKNOWN in field:

@@ -84,7 +84,7 @@ RUNNER_VALUES = [
 ]
 
 
-def handle(call: Call) -> tuple | None:
+def handle(call: Call) -> tuple[str | None, bool | None] | None:
     name = call.name
     if name in ("xargs", "gxargs"):
         return xargs(call)
@@ -139,7 +139,7 @@ def after_options(words: list[str], values: list[str]) -> list[str]:
     return words[k:]
 
 
-def sudo(call: Call, rest: list[str]) -> tuple | None:
+def sudo(call: Call, rest: list[str]) -> tuple[str | None, bool | None] | None:
     state = call.state
     while rest and "=" in rest[0] and rest[0].split("=", 1)[0].isidentifier():
         rest = rest[1:]
@@ -148,7 +148,7 @@ def sudo(call: Call, rest: list[str]) -> tuple | None:
     return call.run(rest, state) if rest else None
 
 
-def env(call: Call) -> tuple | None:
+def env(call: Call) -> tuple[str | None, bool | None] | None:
     words = call.argv[1:]
     state = call.state
     k = 0
@@ -174,7 +174,7 @@ def env(call: Call) -> tuple | None:
     return call.run(words[k:], state) if k < len(words) else None
 
 
-def runner(call: Call) -> tuple | None:
+def runner(call: Call) -> tuple[str | None, bool | None] | None:
     """uv run, poetry run, conda run, ..."""
     name = call.name
     words = call.argv[1:]
@@ -225,7 +225,7 @@ def runner(call: Call) -> tuple | None:
     return call.run(rest, state)
 
 
-def launch(call: Call, rest: list[str]) -> tuple | None:
+def launch(call: Call, rest: list[str]) -> tuple[str | None, bool | None] | None:
     rest = after_options(rest, VALUES.get(call.name, "").split())
     if call.argv[1:] and "-m" in call.argv and rest:
         at = call.argv.index("-m")
@@ -236,7 +236,7 @@ def launch(call: Call, rest: list[str]) -> tuple | None:
     return call.run(rest) if rest else None
 
 
-def scripts(call: Call, words: list[str]) -> tuple | None:
+def scripts(call: Call, words: list[str]) -> tuple[str | None, bool | None] | None:
     """npm run NAME: the text in package.json."""
     if words[:1] in (["run"], ["run-script"]):
         words = words[1:]
@@ -253,7 +253,7 @@ def scripts(call: Call, words: list[str]) -> tuple | None:
     return call.shell(script) if isinstance(script, str) else None
 
 
-def arch(call: Call) -> tuple | None:
+def arch(call: Call) -> tuple[str | None, bool | None] | None:
     words = call.argv[1:]
     state = call.state
     k = 0
@@ -265,7 +265,7 @@ def arch(call: Call) -> tuple | None:
     return call.run(words[k:], state) if k < len(words) else None
 
 
-def deferred(call: Call, name: str) -> tuple | None:
+def deferred(call: Call, name: str) -> tuple[str | None, bool | None] | None:
     """Things run elsewhere (ssh) or later (at)."""
     if name in ("at", "batch"):
         return call.shell(call.stdin)
@@ -305,7 +305,7 @@ def deferred(call: Call, name: str) -> tuple | None:
     return None
 
 
-def multiplexer(call: Call) -> tuple | None:
+def multiplexer(call: Call) -> tuple[str | None, bool | None] | None:
     """tmux new -d 'cmd', screen -dm cmd, tmux send-keys 'cmd' Enter."""
     words = call.argv[1:]
     if call.name == "screen":
@@ -363,7 +363,7 @@ def stdin_items(call: Call, null: bool = False, delimiter: str = "") -> list[str
     return items + ([word] if word else [])
 
 
-def xargs(call: Call) -> tuple | None:
+def xargs(call: Call) -> tuple[str | None, bool | None] | None:
     words = call.argv[1:]
     values = VALUES["xargs"].split()
     replace = delimiter = ""
@@ -406,7 +406,7 @@ def xargs(call: Call) -> tuple | None:
     return call.run([*command, *items], stdin="")
 
 
-def parallel(call: Call) -> tuple | None:
+def parallel(call: Call) -> tuple[str | None, bool | None] | None:
     words = call.argv[1:]
     rest = after_options(words, VALUES["parallel"].split())
     marks = [k for k, word in enumerate(rest) if word in (":::", "::::", ":::+")]

@@ -17,7 +17,7 @@ KINDS = ("adapter", "checkpoint", "model", "cache", "extra")
 
 def judge(world: World) -> list[Finding]:
     findings: list[Finding] = []
-    checkpoints: dict[str, object] = {}
+    checkpoints: dict[str, Touch] = {}
     for touch in world.scene.touches:
         if touch.op in ("delete", "empty"):
             findings += deleted(world, touch, checkpoints)
@@ -38,7 +38,7 @@ def judge(world: World) -> list[Finding]:
     return findings
 
 
-def deleted(world: World, touch: Touch, checkpoints: dict) -> list[Finding]:
+def deleted(world: World, touch: Touch, checkpoints: dict[str, Touch]) -> list[Finding]:
     """One finding a deletion, whatever number of things it takes."""
     if touch.op == "empty":
         touch.tree = True
@@ -67,7 +67,7 @@ def deleted(world: World, touch: Touch, checkpoints: dict) -> list[Finding]:
     return []
 
 
-def checkpoint_deletion(world: World, checkpoints: dict) -> Finding:
+def checkpoint_deletion(world: World, checkpoints: dict[str, Touch]) -> Finding:
     """One intermediate checkpoint may go after a question; several are a training's history."""
     names = sorted(short(path, world.cwd) for path in checkpoints)
     touch = next(iter(checkpoints.values()))

@@ -8,6 +8,8 @@ from guard.verdict import ASK, DENY, Finding, said
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
+    from guard.effects.scene import Kill
+    from guard.jobs import Training
     from guard.world import World
 
 RULE = "running-jobs"
@@ -34,7 +36,7 @@ def judge(world: World) -> list[Finding]:
     return findings
 
 
-def hits(kill, job, world: World) -> bool:
+def hits(kill: Kill, job: Training, world: World) -> bool:
     """Whether a signal reaches a job."""
     target = kill.target
     if kill.how == "pid":
@@ -54,7 +56,7 @@ def hits(kill, job, world: World) -> bool:
     return False
 
 
-def pid_hits(target: str, job, world: World) -> bool:
+def pid_hits(target: str, job: Training, world: World) -> bool:
     if UNKNOWN in target or not target:
         return hinted(world.text)
     numbers = target.split()

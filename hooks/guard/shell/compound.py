@@ -5,11 +5,15 @@ from __future__ import annotations
 from .nodes import LIT, Compound, Pipeline, Script, Word
 from .words import NAME, WordReader
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from .nodes import Simple
+
 
 class CompoundReader(WordReader):
     """The part of the reader that knows reserved words; `Reader` adds scripts and simple commands."""
 
-    def command(self):  # given by Reader
+    def command(self) -> Simple | Compound:  # given by Reader
         raise NotImplementedError
 
     def skip_lines(self) -> None:  # given by Reader

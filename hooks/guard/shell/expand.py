@@ -20,6 +20,15 @@ from .marks import (
 )
 from .nodes import LIT, MATH, PROC, QUO, VAR, Limit, Word
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from guard.effects.scene import State
+
+    from .nodes import Script
+
 MAX_FIELDS = 10_000
 MAX_BRACES = 4000
 MAX_FIELD_CHARS = 200_000
@@ -28,7 +37,13 @@ MAX_FIELD_CHARS = 200_000
 class Expander:
     """Expands words against a state; `substitute(script)` gives a substitution's output (None: not known)."""
 
-    def __init__(self, state, substitute, process, origin) -> None:
+    def __init__(
+        self,
+        state: State,
+        substitute: Callable[[Script], str | None],
+        process: Callable[[Script, str], str],
+        origin: Callable[[str], str],
+    ) -> None:
         self.state = state
         self.origin = origin
         self.substitute = substitute
@@ -94,7 +109,7 @@ class Expander:
                 value += SPLIT + whole
         return live(value).replace(OPEN, "{").replace(CLOSE, "}").replace(COMMA, ",").replace(TILDE, "~")
 
-    def variable(self, part: tuple) -> str:
+    def variable(self, part: tuple[Any, ...]) -> str:
         _, name, op, arg, quoted = part
         values = self.lookup(name)
         if op.startswith("["):
@@ -102,7 +117,7 @@ class Expander:
             values = self.element(name, values, index)
         elif len(values or ()) > 1 and name not in "@*":
             # bash takes the first element, zsh all of them; both readings count
-            values = list(values)
+            values = list(values)  # pyright: ignore[reportArgumentType]
         text = self.operate(values, op, arg)
         if text is None:
             return UNKNOWN

@@ -13,7 +13,7 @@ SPLIT = "\ue110"  # a field boundary that came out of an expansion
 EMPTY = "\ue111"  # a quoted empty string, which makes a field where nothing else would
 
 _TO_LIVE = {ord(a): b for a, b in zip(LIVE, MARKED)}
-_TO_PLAIN = {ord(b): a for a, b in zip(LIVE, MARKED)}
+_TO_PLAIN: dict[int, str | None] = {ord(b): a for a, b in zip(LIVE, MARKED)}
 _TO_PLAIN[ord(EMPTY)] = None
 _CLEAN = dict.fromkeys(range(57600, 57618), "�")
 

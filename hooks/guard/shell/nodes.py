@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
 # Kinds of word parts. A part is a tuple whose first item is one of these.
 LIT = "lit"  # (LIT, text)                      unquoted text: globs, braces and tilde are live
 QUO = "quo"  # (QUO, text)                      quoted text: everything is itself
@@ -20,7 +24,7 @@ class Word:
 
     __slots__ = ("array", "parts")
 
-    def __init__(self, parts: list) -> None:
+    def __init__(self, parts: list[tuple[Any, ...]]) -> None:
         self.parts = parts
         self.array: list[Word] | None = None  # the words of a=( ... )
 
@@ -39,7 +43,7 @@ class Redirect:
 
     __slots__ = ("body", "fd", "op", "target")
 
-    def __init__(self, fd: str, op: str, target: Word | None) -> None:
+    def __init__(self, fd: str, op: str, target: Word) -> None:
         self.fd = fd
         self.op = op
         self.target = target
@@ -63,11 +67,11 @@ class Compound:
 
     __slots__ = ("kind", "name", "parts", "redirects", "words")
 
-    def __init__(self, kind: str, parts: list, words: list | None = None, name: str = "") -> None:
+    def __init__(self, kind: str, parts: list[Script], words: list[Word] | None = None, name: str = "") -> None:
         self.kind = kind
         self.parts = parts
-        self.words = words or []
-        self.name = name
+        self.words: list[Word] | None = words or []
+        self.name: Any = name
         self.redirects: list[Redirect] = []
 
 
@@ -76,7 +80,7 @@ class Pipeline:
 
     __slots__ = ("commands", "negated", "sep")
 
-    def __init__(self, commands: list, negated: bool) -> None:
+    def __init__(self, commands: list[Simple | Compound], negated: bool) -> None:
         self.commands = commands
         self.negated = negated
         self.sep = ""

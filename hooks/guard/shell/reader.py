@@ -27,7 +27,7 @@ class Reader(CompoundReader):
 
     count = 0
 
-    def script(self, stops: tuple = ()) -> Script:
+    def script(self, stops: tuple[str, ...] = ()) -> Script:
         items: list[Pipeline] = []
         while True:
             self.skip_lines()

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from .nodes import LIT, MATH, PROC, QUO, SUB, VAR, Limit, Word
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .nodes import Redirect, Script
+
 MAX_DEPTH = 40  # nested substitutions and compound commands; real commands stay under ten
 BREAKS = " \t\n;&|<>()"
 NAME_START = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_"
@@ -26,9 +32,9 @@ class WordReader:
         self.depth = depth
         self.broken = False  # bash -n would refuse this text
         self.inner = 0  # parentheses of substitutions that are open
-        self.pending: list = []  # heredocs whose bodies start at the next newline
+        self.pending: list[tuple[Redirect, bool, bool]] = []  # heredocs whose bodies start at the next newline
 
-    def script(self, stops: tuple = ()):  # pragma: no cover - given by Reader
+    def script(self, stops: tuple[str, ...] = ()) -> Script:  # pragma: no cover - given by Reader
         raise NotImplementedError
 
     def nested(self, text: str):
@@ -40,7 +46,7 @@ class WordReader:
     def word(self) -> Word:
         """Read the word at the cursor; empty parts mean there was none."""
         s, n = self.s, self.n
-        parts: list = []
+        parts: list[tuple[Any, ...]] = []
         while self.i < n:
             i = self.i
             c = s[i]
@@ -78,7 +84,7 @@ class WordReader:
                 break
         return Word(parts)
 
-    def glob_paren(self, parts: list) -> bool:
+    def glob_paren(self, parts: list[tuple[Any, ...]]) -> bool:
         """`*(N)`, `@(a|b)`: a group that belongs to the word; `f()` does not."""
         if self.s[self.i + 1 : self.i + 2] == ")" or parts[-1][0] != LIT or parts[-1][1][-1:] == "=":
             return False
@@ -90,7 +96,7 @@ class WordReader:
         self.i = end + 1
         return True
 
-    def double_quoted(self, parts: list, end: str = '"') -> None:
+    def double_quoted(self, parts: list[tuple[Any, ...]], end: str = '"') -> None:
         """Read up to the closing quote (or the end of the text when `end` is empty, for heredoc bodies)."""
         s, n = self.s, self.n
         if self.i < n and s[self.i] == end:
@@ -125,7 +131,7 @@ class WordReader:
 
     # -- $ --------------------------------------------------------------------------------------------------------
 
-    def dollar(self, parts: list, quoted: bool) -> None:
+    def dollar(self, parts: list[tuple[Any, ...]], quoted: bool) -> None:
         s = self.s
         i = self.i
         c = s[i + 1 : i + 2]
@@ -198,7 +204,7 @@ class WordReader:
                 depth -= 1
         return None
 
-    def braced(self, parts: list, quoted: bool) -> None:
+    def braced(self, parts: list[tuple[Any, ...]], quoted: bool) -> None:
         """`${...}`; the cursor is after the brace."""
         s, n = self.s, self.n
         i = self.i
@@ -232,7 +238,7 @@ class WordReader:
 
     def braced_argument(self, quoted: bool) -> Word:
         s, n = self.s, self.n
-        parts: list = []
+        parts: list[tuple[Any, ...]] = []
         depth = 0
         while self.i < n:
             c = s[self.i]
@@ -352,7 +358,7 @@ class WordReader:
             text = "\n".join(lines) + ("\n" if lines else "")
             if expands:
                 inner = self.nested(text)
-                parts: list = []
+                parts: list[tuple[Any, ...]] = []
                 inner.double_quoted(parts, "")
                 redirect.body = Word(parts)
             else:

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import importlib
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
 SUBJECTS = (
     "artefacts", "data_sets", "evasions", "python_code", "platform", "one_training", "running_jobs", "machine", "hub", "remote_code",
     "secrets", "guard_itself", "plain_work", "files",
 )  # fmt: skip
 
 
-def cases():
+def cases() -> Iterator[tuple[str, str, str, dict[str, str]]]:
     """(subject, label, command, options) of every shell case."""
     for subject in SUBJECTS:
         if subject == "files":
@@ -26,7 +31,7 @@ def cases():
                 yield subject, label, command, options
 
 
-def file_cases():
+def file_cases() -> Iterator[tuple[str, str, dict[str, Any]]]:
     """(label, tool, input) of every case for the file tools."""
     from . import files
 

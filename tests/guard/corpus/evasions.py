@@ -152,7 +152,7 @@ DENY = [
     ("rm -rf ADAPTERS/My-LoRA", {"run": "only on a disk that folds case"}),
 ]  # fmt: skip
 
-ASK: list = []
+ASK: list[str] = []
 
 ALLOW = [
     "echo 'rm -rf adapters'",

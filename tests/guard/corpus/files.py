@@ -5,11 +5,11 @@ from .secrets import HF, SK, WB
 GOOD = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
 
 
-def write(path: str, content: str) -> tuple:
+def write(path: str, content: str) -> tuple[str, dict[str, str]]:
     return "Write", {"file_path": "{root}/" + path if path[:1] not in "{/" else path, "content": content}
 
 
-def edit(path: str, old: str, new: str) -> tuple:
+def edit(path: str, old: str, new: str) -> tuple[str, dict[str, str]]:
     return "Edit", {
         "file_path": "{root}/" + path if path[:1] not in "{/" else path,
         "old_string": old,

@@ -25,7 +25,7 @@ DENY = [
         "python3 -c \"import shutil; shutil.rmtree('{home}/.mlx-training')\"",
     )
 ]
-ASK: list = []
+ASK: list[str] = []
 ALLOW = [
     (command, NO)
     for command in (

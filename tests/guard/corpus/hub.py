@@ -1,7 +1,7 @@
 """Uploads."""
 
 NO = {"run": "needs the network"}
-DENY: list = []
+DENY: list[str] = []
 ASK = [
     (command, NO)
     for command in (

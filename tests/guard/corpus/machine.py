@@ -1,7 +1,7 @@
 """The machine's limits."""
 
 NO = {"run": "changes the machine, or macOS"}
-DENY: list = []
+DENY: list[str] = []
 ASK = [
     (command, NO)
     for command in (

@@ -17,7 +17,7 @@ DENY = [
     ("python train_mlx.py", BUSY),
     ("bash -c 'python -m mlx_lm lora --train --adapter-path adapters/n'", BUSY),
 ]
-ASK: list = []
+ASK: list[str] = []
 ALLOW = [
     (T + "n", NO),
     (T + "n --iters 10 > train.log 2>&1 &", NO),

@@ -1,7 +1,7 @@
 """An ordinary day: nothing here may be stopped."""
 
-DENY: list = []
-ASK: list = []
+DENY: list[str] = []
+ASK: list[str] = []
 NO = {"run": "needs tools or the network"}
 ALLOW = [
     (command, NO)

@@ -40,7 +40,7 @@ _DENY = [
     "docker run mlx-trainer:latest",
 ]
 DENY = [(command, NO) for command in _DENY]
-ASK: list = []
+ASK: list[str] = []
 _ALLOW = [
     "docker ps",
     "docker ps -a | grep mlx",

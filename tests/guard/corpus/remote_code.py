@@ -1,7 +1,7 @@
 """--trust-remote-code."""
 
 NO = {"run": "needs MLX"}
-DENY: list = []
+DENY: list[str] = []
 ASK = [
     (command, NO)
     for command in (
