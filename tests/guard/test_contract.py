@@ -91,7 +91,7 @@ def test_the_interpreter_of_session_start_is_used(tree: Tree, tmp_path: Path) ->
     assert found.is_file()
     assert not found.is_symlink()
     assert "shims" not in str(found)
-    assert list((PLUGIN / "hooks/guard/__pycache__").glob("gate.*.pyc"))
+    assert list((data / "bytecode").rglob("guard/gate.*.pyc")), "byte code lies in the data folder, not in the plugin"
     done = run_in(PLUGIN / "hooks", bash("rm -rf adapters", tree), tree, {"CLAUDE_PLUGIN_DATA": str(data)})
     assert decision(done) == "deny"
 
