@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.to_thread
+import psutil
 import pytest
 from mcp import StdioServerParameters
 from mcp.client import Client
 
-from tests.helpers import call, end_of, training
+from tests.helpers import call, end_of, training, wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -170,3 +174,26 @@ async def test_losses_and_weights_equal_stock_mlx_lm(client: Client, project: Pa
     ours_seen = [[e["type"], e["step"], e["loss"]] for e in metrics if e["type"] in ("train", "val")]
     assert sorted(ours_seen) == sorted(seen)
     assert (ours / "adapters.safetensors").read_bytes() == (tmp_path / "stock/adapters.safetensors").read_bytes()
+
+
+async def test_http_serves_loopback_for_tests(project: Path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mcp_server", "--http", "--port", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=project)
+    try:
+        await anyio.to_thread.run_sync(lambda: wait_until(lambda: listens(port), "the server to listen"))
+        assert {connection.laddr.ip for connection in psutil.Process(server.pid).net_connections("tcp")} == {
+            "127.0.0.1"
+        }
+        async with Client(f"http://127.0.0.1:{port}/mcp") as client:
+            assert (await call(client, "list_jobs"))["showing"] == "0 of 0 jobs"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -369,3 +369,21 @@ def test_python_api_raises_when_the_run_fails(project: Path):
     del short["model"], short["data"]
     with pytest.raises(JobError, match="raise max_seq_length"):
         TrainPipeline(TrainConfig(model="model", train_data=project / "data", quiet=True, **short)).execute()
+
+
+async def test_training_on_the_cpu_of_a_mac_by_mistake_is_said(
+    client: Client, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    facts = {
+        "system": "Darwin",
+        "machine": "arm64",
+        "translated": 0,
+        "container": False,
+        "macos": "26.1",
+        "metal": True,
+    }
+    (tmp_path / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    monkeypatch.setenv("MLX_TRAINING_FACTS", str(tmp_path / "facts.json"))
+    news = await result_of(client, val_batches=0, iters=2)
+    assert any("on the CPU" in alert for alert in news["alerts"])
+    assert any("check_platform" in finding["remedy"] for finding in news["diagnosis"])

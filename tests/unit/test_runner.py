@@ -1,0 +1,87 @@
+"""What the runner notices of its worker."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mcp_server.jobs.events import EventWriter, read_since
+from mcp_server.jobs.recovery import next_rung, read
+from mcp_server.jobs.runner import StallWatch, describe_death
+from mcp_server.jobs.store import JobFolder, JobSpec
+from mcp_server.training.options import TrainingOptions
+
+
+def write_reports(metrics: Path, ages: list[float]) -> None:
+    """One training event for each age, in seconds."""
+    now = time.time()
+    lines = [json.dumps({"type": "train", "time": now - age, "step": n}) for n, age in enumerate(ages)]
+    metrics.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def alerts_after(tmp_path: Path, ages: list[float], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(StallWatch, "LOOK_SECONDS", 0.0)
+    metrics = tmp_path / "metrics.jsonl"
+    write_reports(metrics, ages)
+    watch = StallWatch(metrics, EventWriter(metrics))
+    watch.look()
+    watch.look()
+    return [event["kind"] for event in read_since(metrics, 0).events if event["type"] == "alert"]
+
+
+def test_long_silence_is_a_stall_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert alerts_after(tmp_path, [1000, 995, 990, 985], monkeypatch) == ["stalled"]
+
+
+def test_slow_steps_and_short_silence_are_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert alerts_after(tmp_path, [2400, 1700, 1000, 600], monkeypatch) == []
+    assert alerts_after(tmp_path, [40, 30, 20], monkeypatch) == []
+
+
+def spec(batch_size: int, **changes: bool) -> JobSpec:
+    options = TrainingOptions.model_validate({"model": "m", "data": "d", "batch_size": batch_size} | changes)
+    return JobSpec(job_id="train-x", kind="train", created=0, project="/", python="p", options=options.model_dump())
+
+
+def test_ladder_goes_down_rung_by_rung_and_ends(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    rungs: list[tuple[int, bool | None, int | None]] = []
+    while lower := next_rung(folder, spec(6, recover_by_cutting=True)):
+        rungs.append((lower.splits, lower.grad_checkpoint, lower.max_seq_length))
+    assert rungs[:4] == [(2, None, None), (3, None, None), (6, None, None), (6, True, None)]
+    assert [length for _, _, length in rungs[4:]] == [1024, 512, 256, 128, 64]
+    assert len(read(folder).rungs) == len(rungs)
+
+
+def test_without_consent_nothing_is_cut_and_without_recovery_nothing_is_tried(tmp_path: Path):
+    folder = JobFolder(tmp_path)
+    assert next_rung(folder, spec(1)) is not None  # gradient checkpointing
+    assert next_rung(folder, spec(1)) is None
+    assert next_rung(folder, spec(8, auto_recover=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "stopped", "out_of_memory", "status", "cause"),
+    [
+        (-signal.SIGKILL, False, False, "failed", None),
+        (-signal.SIGKILL, False, True, "failed", "out-of-memory"),
+        (-signal.SIGKILL, True, False, "cancelled", None),
+        (-signal.SIGSEGV, False, False, "failed", None),
+        (3, False, False, "failed", None),
+    ],
+)
+def test_deaths_are_told_apart(
+    tmp_path: Path, code: int, stopped: bool, out_of_memory: bool, status: str, cause: str | None
+):
+    outcome = describe_death(JobFolder(tmp_path), code, stopped, out_of_memory)
+    assert (outcome.status, outcome.cause) == (status, cause)
+    assert outcome.why
+
+
+def test_last_words_about_memory_are_understood(tmp_path: Path):
+    (tmp_path / "job.log").write_text("terminate called\nRuntimeError: [metal::malloc] Unable to allocate 9 bytes\n")
+    assert describe_death(JobFolder(tmp_path), 1, False, False).cause == "out-of-memory"
