@@ -78,6 +78,3 @@ def as_yaml(options: TrainingOptions) -> str:
         f"# {key}: {value} (of mlx-training alone; stock mlx-lm has no such option)" for key, value in extra.items()
     ]
     return "\n".join(["# mlx_lm lora --config this-file", *notes, text])
-
-
-__all__ = ["as_yaml", "parse_config", "read_config"]
