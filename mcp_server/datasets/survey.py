@@ -193,8 +193,8 @@ class Survey:
             handle = self._handles[file.name] = file.path.open("rb")
         handle.seek(file.offsets[row - file.first_row])
         found: dict[str, Any] = json.loads(handle.readline().decode("utf-8-sig"))
-        row = renamed(found, self._names)
-        return said_text(row, format_of(row) or "text")
+        named = renamed(found, self._names)
+        return said_text(named, format_of(named) or "text")
 
 
 def _median(counts: Counter[int]) -> int:
