@@ -5,7 +5,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 RUN := $(UV) run --no-sync
 export PATH := $(CURDIR)/.uv/bin:$(PATH)
 
-.PHONY: demo test check format setup bench kills chaos gate clean
+.PHONY: demo test check format setup bench kills chaos gate audit clean
 
 demo: setup  ## the whole main job, offline, on an embedded tiny model
 	$(RUN) mlx-training demo
@@ -32,6 +32,9 @@ format: setup
 gate: setup  ## the gate's long suites: labels checked by really running the cases, 100,000 generated commands
 	$(RUN) pytest -m slow tests/guard
 	$(RUN) python tests/guard/fuzz.py --count 100000 --seed 2026
+
+audit: setup  ## known vulnerabilities in the pinned dependencies
+	$(RUN) python scripts/audit.py
 
 bench: setup  ## speed and memory, as ratios in one run
 	$(RUN) python benchmarks/server_start.py
