@@ -14,8 +14,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
-from mlx_lm.tuner import trainer
-from mlx_lm.tuner.datasets import CacheDataset, load_dataset
+from mlx_lm.tuner.datasets import load_dataset
 from mlx_lm.tuner.utils import build_schedule, linear_to_lora_layers
 from mlx_lm.utils import get_total_parameters
 
@@ -30,7 +29,10 @@ from mcp_server.workers import checkpoints, job
 from mcp_server.workers.loading import load_model
 from mcp_server.workers.loop import TrainingLoop
 from mcp_server.workers.reporting import make_reporter
-from mcp_server.workers.rows import check_rows, rows_of
+from mcp_server.workers.rows import check_rows, progress
+from mcp_server.workers.tokens import TokenRows
+from mcp_server.workers.validation import Validation
+from mcp_server.workers.watch import Alert
 
 _OPTIMIZERS = {
     "adam": optim.Adam,
@@ -59,14 +61,14 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     worker.phase("loading model", model=options.model)
     model, tokenizer = load_model(options.model)
     worker.phase("loading data", data=options.data)
-    train_set, valid_set, test_set = load_data(options, tokenizer)
+    train_set, valid_set, test_set = load_data(options, tokenizer, worker, lowered.max_seq_length)
     mx.random.seed(options.seed)
     make_trainable(model, options)
     optimizer = make_optimizer(options)
     loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, make_reporter(options))
     if checkpoint is not None:
         loop.resume(checkpoint)
-    _check_data(worker, options, loop, train_set, valid_set)
+    _check_data(worker, options, loop)
     trainable = _count_trainable(model)
     worker.phase(
         "training",
@@ -108,9 +110,12 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
 
 
 def load_data(
-    options: TrainingOptions, tokenizer: Any
-) -> tuple[CacheDataset, CacheDataset | None, CacheDataset | None]:
-    """The data sets through mlx-lm's own loader, local or from the Hub; without validation or test when not asked for."""
+    options: TrainingOptions, tokenizer: Any, worker: job.WorkerJob, max_seq_length: int | None = None
+) -> tuple[TokenRows, TokenRows | None, TokenRows | None]:
+    """The data sets through mlx-lm's own loader, local or from the Hub; without validation or test when not asked for.
+
+    ``max_seq_length``: in place of the options', after an out-of-memory.
+    """
     arguments = types.SimpleNamespace(**options.as_mlx_lm())
     try:
         train_rows, valid_rows, test_rows = load_dataset(arguments, tokenizer)
@@ -121,29 +126,36 @@ def load_data(
         ) from error
     except (ValueError, KeyError, IndexError) as error:
         raise DataError(f"the data in {options.data} can't be used: {type(error).__name__}: {error}") from error
+
+    def rows(data: Any, name: str) -> TokenRows:
+        found = TokenRows(data, f"{options.data}/{name}.jsonl", options, tokenizer, max_seq_length)
+        found.on_row = progress(worker, found, name)
+        return found
+
     validate = options.val_batches != 0 and len(valid_rows) > 0
     return (
-        CacheDataset(train_rows),
-        CacheDataset(valid_rows) if validate else None,
-        CacheDataset(test_rows) if options.test else None,
+        rows(train_rows, "train"),
+        rows(valid_rows, "valid") if validate else None,
+        rows(test_rows, "test") if options.test else None,
     )
 
 
-def _check_data(
-    worker: job.WorkerJob,
-    options: TrainingOptions,
-    loop: TrainingLoop,
-    train_set: CacheDataset,
-    valid_set: CacheDataset | None,
-) -> None:
+def _check_data(worker: job.WorkerJob, options: TrainingOptions, loop: TrainingLoop) -> None:
     worker.phase("checking rows")
-    length = options.max_seq_length
-    coming = rows_of(train_set, loop.order, options.batch_size, options.iters - loop.step)
-    alerts = check_rows(worker, train_set, coming, "train", length)
-    if valid_set is not None:
-        alerts += check_rows(worker, valid_set, rows_of(valid_set, None, options.batch_size, 0), "valid", length)
+    coming = loop.order.coming(options.iters - loop.step)
+    alerts = check_rows(worker, loop.order.rows, coming, "train", stock=options.stock)
+    if loop.validation is not None:
+        alerts += _check_other(worker, options, loop.validation, "valid")
+    _write(worker, alerts, loop.step)
+
+
+def _check_other(worker: job.WorkerJob, options: TrainingOptions, validation: Validation, name: str) -> list[Alert]:
+    return check_rows(worker, validation.rows, validation.batches(), name, stock=options.stock)
+
+
+def _write(worker: job.WorkerJob, alerts: list[Alert], step: int) -> None:
     for alert in alerts:
-        worker.events.write("alert", kind=alert.kind, level=alert.level, step=loop.step, message=alert.message)
+        worker.events.write("alert", kind=alert.kind, level=alert.level, step=step, message=alert.message)
 
 
 def make_trainable(model: nn.Module, options: TrainingOptions) -> None:
@@ -223,20 +235,11 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     mx.eval(model.parameters())
 
 
-def _test(
-    worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, test_set: CacheDataset
-) -> dict[str, float]:
+def _test(worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, test_set: TokenRows) -> dict[str, float]:
     worker.phase("testing")
-    loss = cast(
-        float,
-        trainer.evaluate(
-            model=model,
-            dataset=test_set,
-            batch_size=options.batch_size,
-            num_batches=options.test_batches,
-            max_seq_length=options.max_seq_length,
-        ),
-    )
+    validation = Validation(test_set, options, options.test_batches)
+    _write(worker, _check_other(worker, options, validation, "test"), options.iters)
+    loss = validation.loss(model)
     worker.events.write("test", loss=loss)
     return {"test_loss": loss, "test_perplexity": math.exp(min(loss, 700))}
 
