@@ -70,7 +70,7 @@ KNOWN: dict[str, tuple[str, str]] = {
     ),
     "padding": (
         "short and long rows share batches",
-        "length_bucketing=true puts rows of like length together; batch_size 1 with grad_accumulation_steps keeps the effect and pads nothing",
+        "length_bucketing=true, or batch_size 1: with grad_accumulation_steps it has the same effect and pads nothing",
     ),
     "on-cpu": (
         "mlx runs on the CPU here, not on the GPU",

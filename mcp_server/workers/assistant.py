@@ -11,7 +11,6 @@ prefix need not be a prefix of the tokens.
 from __future__ import annotations
 
 import copy
-import os
 import re
 from typing import Any, cast
 
@@ -142,11 +141,13 @@ class AssistantTurns:
             raise _not_found(number, messages, f"the template refuses it changed: {error}") from error
         if _OTHER not in another:
             raise _not_found(number, messages, "the template does not show it")
-        begin = len(os.path.commonprefix([text, another]))
-        end = len(text) - len(os.path.commonprefix([text[begin:][::-1], another[begin:][::-1]]))
+        begin = _alike(text, another)
+        end = len(text) - _alike(text[begin:][::-1], another[begin:][::-1])
         if begin < after:
             raise _not_found(number, messages, "it changes what stands before it")
-        if (opening := self._generation_prompt()) and (place := text.rfind(opening, after, begin)) >= 0:
+        if not (opening := self._generation_prompt()):
+            begin -= len(text[after:begin]) - len(text[after:begin].rstrip())  # a space before it is the answer's
+        elif (place := text.rfind(opening, after, begin)) >= 0:
             begin = place + len(opening)
         elif changed.get("tool_calls"):
             raise _not_found(number, messages, "where its tool call begins can't be told")
@@ -178,6 +179,11 @@ class AssistantTurns:
         """Characters of white space after the token that ends the turn: the next header's, not the answer's."""
         bare = turn.rstrip()
         return len(turn) - len(bare) if any(bare.endswith(token) for token in self._special) else 0
+
+
+def _alike(one: str, other: str) -> int:
+    """Characters at the start of two texts that are the same."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _not_found(number: int, messages: Messages, reason: str) -> DataError:

@@ -11,7 +11,7 @@ its share, as mlx-lm shares them, and gives it in ``parts``, whose gradients the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, cycle, islice
+from itertools import chain, cycle, islice, pairwise
 from typing import Any
 
 import mlx.core as mx
@@ -64,7 +64,7 @@ def share(batch: Batch, parts: int, rank: int = 0, ranks: int = 1) -> list[Batch
         batch = list(islice(cycle(batch), parts * ranks))
     mine = batch[rank::ranks]
     ends = [len(mine) * part // parts for part in range(parts + 1)]
-    return [mine[start:end] for start, end in zip(ends, ends[1:])]
+    return [mine[start:end] for start, end in pairwise(ends)]
 
 
 class BatchOrder:
