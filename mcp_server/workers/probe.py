@@ -15,7 +15,7 @@ from mcp_server.planning import memory
 from mcp_server.planning.probe import ProbeOptions, ProbeResult, total_seconds
 from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import job, train
-from mcp_server.workers.batches import make_order
+from mcp_server.workers.batches import Batch, make_order
 from mcp_server.workers.loading import load_model
 from mcp_server.workers.losses import masked_loss
 from mcp_server.workers.steps import run_steps
@@ -97,18 +97,24 @@ def _batch_lengths(rows: TokenRows, options: TrainingOptions) -> list[int]:
 
 
 def _validation_seconds(model: Any, rows: TokenRows | None, options: TrainingOptions) -> float:
-    """One validation, reckoned from a batch of it after a warm-up."""
+    """One validation, reckoned from some of its batches after a warm-up: rows differ in length."""
     if rows is None:
         return 0.0
     whole = Validation(rows, options, options.val_batches)
     batches = whole.batches()
-    one = batches[len(batches) // 2]
-    seconds = 0.0
-    for _ in range(2):
+    model.eval()
+
+    def evaluate(chosen: list[Batch]) -> float:
         began = time.perf_counter()
-        mx.eval(masked_loss(model, *rows.batch(one)))
-        seconds = time.perf_counter() - began
-    return seconds * len(whole)
+        for batch in chosen:
+            mx.eval(masked_loss(model, *rows.batch(batch)))
+        return time.perf_counter() - began
+
+    middle = [batches[len(batches) // 2]]
+    evaluate(middle)
+    count = max(1, min(len(whole), int(_TIMED_SECONDS / max(evaluate(middle), 1e-3))))
+    chosen = batches[:: -(-len(batches) // count)]
+    return evaluate(chosen) / len(chosen) * len(whole)
 
 
 if __name__ == "__main__":

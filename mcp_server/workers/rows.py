@@ -56,8 +56,9 @@ def check_rows(worker: WorkerJob, rows: TokenRows, batches: Iterable[Batch], nam
             f"every row of {name} is longer than max_seq_length={rows.max_seq_length} and dropped; raise it"
         )
     padding = 1 - tokens / places
-    in_order = padding_share([rows.length(piece) for piece in sorted(seen)], widest, rows.max_seq_length)
-    figures = {"rows": rows.seen.rows, "padding": round(padding, 4), "padding_in_file_order": round(in_order, 4)}
+    # Pieces are numbered as they were read: in file order, or shuffled.
+    unsorted = padding_share([rows.length(piece) for piece in sorted(seen)], widest, rows.max_seq_length)
+    figures = {"rows": rows.seen.rows, "padding": round(padding, 4), "padding_unsorted": round(unsorted, 4)}
     what = f"{name}: {rows.seen.rows} rows tokenized"
     if rows.seen.split:
         what += f", {rows.seen.split} longer than {rows.max_seq_length} tokens split into {rows.seen.windows} windows"

@@ -32,7 +32,6 @@ from mcp_server.workers.reporting import make_reporter
 from mcp_server.workers.rows import check_rows, progress
 from mcp_server.workers.tokens import TokenRows
 from mcp_server.workers.validation import Validation
-from mcp_server.workers.watch import Alert
 
 _OPTIMIZERS = {
     "adam": optim.Adam,
@@ -68,7 +67,8 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, make_reporter(options))
     if checkpoint is not None:
         loop.resume(checkpoint)
-    _check_data(worker, options, loop)
+    test = Validation(test_set, options, options.test_batches) if test_set is not None else None
+    _check_data(worker, options, loop, test)
     trainable = _count_trainable(model)
     worker.phase(
         "training",
@@ -103,8 +103,8 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
         "trainable_parameters": trainable,
         "recovered": lowered.rungs or None,
     }
-    if test_set is not None:
-        result |= _test(worker, options, model, test_set)
+    if test is not None:
+        result |= _test(worker, model, test)
     result["adapter_path"] = str(_publish(worker, options, model, loop, **result))
     return {name: value for name, value in result.items() if value is not None}
 
@@ -140,22 +140,15 @@ def load_data(
     )
 
 
-def _check_data(worker: job.WorkerJob, options: TrainingOptions, loop: TrainingLoop) -> None:
+def _check_data(worker: job.WorkerJob, options: TrainingOptions, loop: TrainingLoop, test: Validation | None) -> None:
     worker.phase("checking rows")
     coming = loop.order.coming(options.iters - loop.step)
     alerts = check_rows(worker, loop.order.rows, coming, "train", stock=options.stock)
-    if loop.validation is not None:
-        alerts += _check_other(worker, options, loop.validation, "valid")
-    _write(worker, alerts, loop.step)
-
-
-def _check_other(worker: job.WorkerJob, options: TrainingOptions, validation: Validation, name: str) -> list[Alert]:
-    return check_rows(worker, validation.rows, validation.batches(), name, stock=options.stock)
-
-
-def _write(worker: job.WorkerJob, alerts: list[Alert], step: int) -> None:
+    for name, other in (("valid", loop.validation), ("test", test)):
+        if other is not None:
+            alerts += check_rows(worker, other.rows, other.batches(), name, stock=options.stock)
     for alert in alerts:
-        worker.events.write("alert", kind=alert.kind, level=alert.level, step=step, message=alert.message)
+        worker.events.write("alert", kind=alert.kind, level=alert.level, step=loop.step, message=alert.message)
 
 
 def make_trainable(model: nn.Module, options: TrainingOptions) -> None:
@@ -235,11 +228,9 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     mx.eval(model.parameters())
 
 
-def _test(worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, test_set: TokenRows) -> dict[str, float]:
+def _test(worker: job.WorkerJob, model: nn.Module, test: Validation) -> dict[str, float]:
     worker.phase("testing")
-    validation = Validation(test_set, options, options.test_batches)
-    _write(worker, _check_other(worker, options, validation, "test"), options.iters)
-    loss = validation.loss(model)
+    loss = test.loss(model)
     worker.events.write("test", loss=loss)
     return {"test_loss": loss, "test_perplexity": math.exp(min(loss, 700))}
 

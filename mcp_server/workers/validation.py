@@ -15,7 +15,7 @@ import numpy as np
 from mlx_lm.tuner import trainer
 
 from mcp_server.training.options import TrainingOptions
-from mcp_server.workers.batches import Batch, StockOrder, share
+from mcp_server.workers.batches import Batch, StockOrder
 from mcp_server.workers.losses import masked_loss
 from mcp_server.workers.tokens import TokenRows
 
@@ -29,7 +29,7 @@ class Validation:
         self.rows = rows
         self._size = options.batch_size
         self._count = batches
-        self._share = (1, rank, ranks)
+        self._rank, self._ranks = rank, ranks
         self._stock = None if options.buckets else StockOrder(rows, options.batch_size)
         self._fixed: list[Batch] | None = None
 
@@ -73,4 +73,6 @@ class Validation:
     def _iterate(self, **_: Any) -> Iterator[tuple[mx.array, mx.array]]:
         batches = iter(self.batches()) if self._stock is None else self._stock.epoch()
         for batch in batches:
-            yield self.rows.batch(share(batch, *self._share)[0])
+            # A rank that has no row of a small last batch has one batch less: the sums are taken over all ranks at the end.
+            if mine := batch[self._rank :: self._ranks]:
+                yield self.rows.batch(mine)

@@ -199,7 +199,7 @@ async def test_padding_before_and_after_is_in_the_log(client: Client, project: P
     write_data(project, [chat("a", "b " * (1 + 60 * (n % 2))) for n in range(32)])
     news = await result_of(client, iters=8, batch_size=4, max_seq_length=256, val_batches=0)
     (told,) = [phase for phase in phases(news) if phase["name"].startswith("train:")]
-    assert told["padding"] < told["padding_in_file_order"]
+    assert told["padding"] < told["padding_unsorted"]
     assert told["rows"] == 32
 
 
