@@ -161,7 +161,7 @@ def test_fields_of_other_names_are_read_as_training_reads_them(tmp_path: Path):
     assert report.duplicates.near == 1
     example = tokens_of(report).example
     assert example is not None
-    assert "word7 word8" in example.not_trained
+    assert "word7 word8" in str(example.not_trained)
     assert example.trained == "It costs 7 euros.<|im_end|>\n"
     assert found(inspect(data), "unknown-format").count == 6
     assert inspect(data, prompt_feature="prompt", completion_feature="answer").splits["train"].formats == {

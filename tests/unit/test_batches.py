@@ -13,6 +13,7 @@ from mlx_lm.tuner.datasets import CacheDataset
 
 from mcp_server.datasets import lengths as figures
 from mcp_server.errors import DataError
+from mcp_server.planning.rows import RowLengths
 from mcp_server.training.options import TrainingOptions
 from mcp_server.workers.batches import Batch, BatchOrder, BucketedOrder, StockOrder, make_order, share
 from mcp_server.workers.losses import target_mask
@@ -88,6 +89,32 @@ def test_rows_of_a_batch_are_alike_and_much_less_is_padding_than_in_stocks_batch
         useful[name] = sum(rows.length(piece) for batch in batches for piece in batch) / places
     assert useful["bucketed"] > 0.9
     assert useful["bucketed"] > 1.4 * useful["stock"]
+
+
+@pytest.mark.parametrize("bucketed", [True, False])
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_plan_reckons_the_padding_that_training_has(bucketed: bool, size: int):
+    lengths = realistic(2000)
+    chosen = options(batch_size=size, max_seq_length=2048, length_bucketing=bucketed)
+    known = RowLengths(
+        rows=2000,
+        valid_rows=0,
+        test_rows=0,
+        format="text",
+        longest=max(lengths),
+        p50=200,
+        p90=600,
+        p99=1600,
+        mean=280.0,
+        counted_by="the model's tokenizer",
+        sample=lengths[:200],
+    )
+    rows = rows_of(lengths, batch_size=size, max_seq_length=2048)
+    batches = epoch(make_order(rows, chosen), 2000 // size)
+    places = sum(rows.batch(batch)[0].size for batch in batches)
+    padding, width = known.padding(chosen)
+    assert padding == pytest.approx(1 - sum(lengths) / places, abs=0.04)
+    assert width == pytest.approx(places / 2000, rel=0.12)
 
 
 def test_run_begins_with_the_longest_batch_of_its_first_window():
