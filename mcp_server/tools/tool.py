@@ -52,19 +52,25 @@ def _as_call_result(result: BaseModel) -> CallToolResult:
     return CallToolResult(content=[text], structured_content=structured)
 
 
-def _without_titles(schema: Any) -> Any:
-    """The schema without pydantic's titles, which only repeat the names and cost the model tokens."""
-    if isinstance(schema, dict):
-        entries: dict[str, Any] = schema
-        return {
-            key: _without_titles(value)
-            for key, value in entries.items()
-            if not (key == "title" and isinstance(value, str))
-        }
+def _terse(schema: Any) -> Any:
+    """The schema without what costs the model tokens and tells it nothing: pydantic's titles, which repeat the names, and
+    null, since what is optional can be left out (null is still accepted)."""
     if isinstance(schema, list):
         items: list[Any] = schema
-        return [_without_titles(item) for item in items]
-    return schema
+        return [_terse(item) for item in items]
+    if not isinstance(schema, dict):
+        return schema
+    entries: dict[str, Any] = schema
+    short = {
+        key: _terse(value)
+        for key, value in entries.items()
+        if not (key == "title" and isinstance(value, str)) and not (key == "default" and value is None)
+    }
+    choices = [each for each in short.get("anyOf", ()) if each != {"type": "null"}]
+    if len(choices) == 1:
+        del short["anyOf"]
+        return choices[0] | short
+    return short | ({"anyOf": choices} if choices else {})
 
 
 def make_tool(
@@ -89,7 +95,7 @@ def make_tool(
         name=function.__name__,
         title=title,
         description=description,
-        parameters=_without_titles(arguments.model_json_schema()),
+        parameters=_terse(arguments.model_json_schema()),
         fn_metadata=FuncMetadata(arg_model=arguments, output_model=hints["return"]),
         is_async=inspect.iscoroutinefunction(function),
         context_kwarg=None,  # ours take it as their second argument
