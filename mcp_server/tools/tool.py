@@ -54,7 +54,7 @@ def _as_call_result(result: BaseModel) -> CallToolResult:
 
 def _terse(schema: Any) -> Any:
     """The schema without what costs the model tokens and tells it nothing: pydantic's titles, which repeat the names, and
-    null, since what is optional can be left out (null is still accepted)."""
+    null, since what is optional can be left out (null is still accepted), and permission for what is permitted anyway."""
     if isinstance(schema, list):
         items: list[Any] = schema
         return [_terse(item) for item in items]
@@ -64,7 +64,8 @@ def _terse(schema: Any) -> Any:
     short = {
         key: _terse(value)
         for key, value in entries.items()
-        if not (key == "title" and isinstance(value, str)) and not (key == "default" and value is None)
+        if (key, value) not in (("default", None), ("additionalProperties", True))
+        and not (key == "title" and isinstance(value, str))
     }
     choices = [each for each in short.get("anyOf", ()) if each != {"type": "null"}]
     if len(choices) == 1:
