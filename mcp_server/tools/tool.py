@@ -14,7 +14,9 @@ from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetad
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from mcp_server.errors import UserError, explain
+from mcp_server.errors import UserError, brief, explain
+
+_MOST_ERROR = 4000  # characters; a path or a value that was given may be as long as one likes
 
 
 class NoArguments(BaseModel):
@@ -34,14 +36,14 @@ class ModelTool(Tool):
         try:
             options = metadata.arg_model.model_validate(metadata.pre_parse_json(arguments))
         except ValidationError as error:
-            raise ToolError(str(explain(error, metadata.arg_model))) from error
+            raise ToolError(brief(str(explain(error, metadata.arg_model)), _MOST_ERROR)) from error
         try:
             if self.is_async:
                 result = await self.fn(options, context)
             else:
                 result = await anyio.to_thread.run_sync(self.fn, options)
         except UserError as error:
-            raise ToolError(str(error)) from error
+            raise ToolError(brief(str(error), _MOST_ERROR)) from error
         return _as_call_result(result) if convert_result else result
 
 

@@ -29,7 +29,9 @@ def python_blocks(document: Path) -> list[str]:
 async def test_every_block_of_the_python_skill_runs(project: Path, client: Client) -> None:
     (project / "models").mkdir()
     (project / "models" / "base-4bit").symlink_to(BASE, target_is_directory=True)
-    (project / "tickets.json").write_text(json.dumps([{"question": "Where?", "answer": "There."}, {"question": "Why?"}]))
+    (project / "tickets.json").write_text(
+        json.dumps([{"question": "Where?", "answer": "There."}, {"question": "Why?"}])
+    )
     started = await call(client, "start_lora_training", **training(val_batches=0))
     await end_of(client, started["job_id"])
     (project / "adapters" / "support").symlink_to(project / "adapters" / "test", target_is_directory=True)

@@ -132,7 +132,9 @@ def test_every_tool_argument_and_result_field_in_agent_and_skills_exists(documen
         known |= _property_names(tool.input_schema) | _property_names(tool.output_schema)
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
     ours = [span for span in spans if not span.startswith(("mx.", "mcp_server.", "mlx_lm.")) and "iogpu" not in span]
-    mentioned = {name for span in ours for name in re.findall(r"(?:^|\.)([a-z]+(?:_[a-z0-9]+)+)(?=$|\.(?!json)|=|\()", span)}
+    mentioned = {
+        name for span in ours for name in re.findall(r"(?:^|\.)([a-z]+(?:_[a-z0-9]+)+)(?=$|\.(?!json)|=|\()", span)
+    }
     assert mentioned - known == set()
     for span in spans:
         call = re.fullmatch(r"([a-z_]+)\((.*)\)", span)
