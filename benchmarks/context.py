@@ -88,7 +88,7 @@ def sessions(version: str, folder: Path) -> tuple[Request, Request, Request]:
     definition, body = e2e.agent_definition()
     marker = body[:200]
 
-    def main(request: Request) -> Script:
+    def main(_: Request) -> Script:
         yield from call_mcp(f"{e2e.TOOL}list_jobs")
         yield ask_agent(e2e.SPECIALIST, "go")
         yield "done"

@@ -12,6 +12,8 @@ import logging  # noqa: E402
 from mcp.server.mcpserver import MCPServer  # noqa: E402
 
 from mcp_server import __version__  # noqa: E402
+from mcp_server.prompts import add_prompts  # noqa: E402
+from mcp_server.resources import add_resources  # noqa: E402
 from mcp_server.tools import datasets, jobs, models, planning, platform, training  # noqa: E402
 
 INSTRUCTIONS = (
@@ -23,8 +25,8 @@ INSTRUCTIONS = (
 
 
 def build_server() -> MCPServer:
-    """The server with all its tools."""
-    return MCPServer(
+    """The server with all its tools, resources and prompts."""
+    server = MCPServer(
         "mlx",
         title="MLX training",
         version=__version__,
@@ -32,6 +34,9 @@ def build_server() -> MCPServer:
         tools=[*platform.TOOLS, *planning.TOOLS, *datasets.TOOLS, *models.TOOLS, *training.TOOLS, *jobs.TOOLS],
         log_level="WARNING",
     )
+    add_resources(server)
+    add_prompts(server)
+    return server
 
 
 def main(arguments: list[str] | None = None) -> None:
