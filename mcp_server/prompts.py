@@ -24,11 +24,13 @@ Go in this order, act on what each tool says, and state no number that no tool g
 Ask before downloads of many GB, runs over two hours, or changing my data."""
 
 _STATUS = """Tell me how my training jobs stand ({job}). Use list_jobs, read_training_log and get_metal_memory.
-In at most four lines a job: state, step and time left, losses first to last, alerts with their remedy. Start, stop and change nothing."""
+In at most four lines a job: state, step and time left, losses first to last, alerts with their remedy.
+Start, stop and change nothing."""
 
-_REPORT = """Write a report on a training ({job}) from read_training_log and the benchmark of its adapter in list_jobs:
-verdict with difference, interval and number of test rows; a table base | adapter; the curve; three samples, one of them worse if any is;
-the settings that matter; limits of the proof; the next step. Without a benchmark say so and offer run_benchmark."""
+_REPORT = """Write a report on a training ({job}) from read_training_log and its adapter's benchmark in list_jobs:
+verdict with difference, interval and number of test rows; a table base | adapter; the curve; three samples, one of them
+worse if any is; the settings that matter; limits of the proof; the next step.
+Without a benchmark say so and offer run_benchmark."""
 
 
 def add_prompts(server: MCPServer) -> None:
