@@ -17,10 +17,8 @@ from mcp_server.resources import add_resources  # noqa: E402
 from mcp_server.tools import datasets, jobs, models, planning, platform, training  # noqa: E402
 
 INSTRUCTIONS = (
-    "Fine-tunes language models on this Mac with MLX. Order: check_platform (prepare_environment if it says so), "
-    "inspect_dataset (prepare_dataset first if the data are not mlx-lm's), convert_model if needed, plan_training, "
-    "start_lora_training, read_training_log, run_benchmark against the base. "
-    "Jobs outlive the session; list_jobs finds them."
+    "Fine-tunes language models on this Mac with MLX. Order: check_platform, inspect_dataset, plan_training, "
+    "start_lora_training, read_training_log, run_benchmark. Jobs outlive the session; list_jobs finds them."
 )
 
 
