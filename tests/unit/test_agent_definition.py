@@ -47,8 +47,9 @@ def test_it_is_given_every_tool_of_the_server_and_no_other(
     assert len(listed) == len(set(listed))
 
 
-def test_the_skills_it_names_exist(definition: tuple[dict[str, Any], str]) -> None:
-    named = [name.strip() for name in definition[0].get("skills", "").split(",") if name.strip()]
+def test_it_names_the_four_skills_and_they_exist(definition: tuple[dict[str, Any], str]) -> None:
+    named = [name.strip() for name in definition[0]["skills"].split(",")]
+    assert named == ["machine-learning", "performance", "python-scripting", "shell-scripting"]
     assert [name for name in named if not (ROOT / "skills" / name / "SKILL.md").is_file()] == []
 
 
