@@ -41,6 +41,7 @@ bench: setup  ## speed and memory, as ratios in one run
 	$(RUN) python benchmarks/log_reads.py
 	$(RUN) python benchmarks/training_overhead.py
 	$(RUN) python benchmarks/hook_latency.py
+	$(RUN) --with anthropic==0.38.0 --with tokenizers python benchmarks/context.py
 
 setup: .venv/.synced
 

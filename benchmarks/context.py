@@ -19,8 +19,7 @@ import os
 import re
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mcp_server.demo import BASE, task
 from mcp_server.server import build_server
 from tests.e2e import client as e2e
-from tests.e2e.scripted_model import Request, Script, ask_agent, call_mcp
+from tests.e2e.context import measure
+from tests.e2e.scripted_model import Request
 
 Count = Callable[[str], int]
 _PARTS = {
@@ -57,53 +57,6 @@ def tokenizer() -> Count:
 
 def both(count: Count, text: str) -> dict[str, int]:
     return {"tokens": count(text), "characters_4": round(len(text) / 4)}
-
-
-def lines(request: Request) -> list[str]:
-    """All that a request says besides the model's own turns and the tools' results, one line an entry."""
-    blocks = [request.body.get("system") or []] + [
-        message["content"] for message in request.messages if message["role"] != "assistant"
-    ]
-    texts = [json.dumps(tool) for tool in request.body.get("tools") or [] if not tool.get("defer_loading")]
-    for content in blocks:
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-        texts += [part["text"] for part in parts if part["type"] == "text"]
-    return [line for text in texts for line in text.splitlines() if line.strip()]
-
-
-def added(with_it: Request, without: Request, folders: Iterable[Path]) -> list[str]:
-    """The lines of one request that the other lacks; what differs by temporary folder alone is no difference."""
-
-    def plain(line: str) -> str:
-        for folder in folders:
-            line = line.replace(str(folder), "").replace(re.sub(r"[^A-Za-z0-9]", "-", str(folder)), "")
-        return line
-
-    missing = Counter(plain(line) for line in lines(with_it)) - Counter(plain(line) for line in lines(without))
-    return list(missing.elements())
-
-
-def sessions(version: str, folder: Path) -> tuple[Request, Request, Request]:
-    """The main agent's request without the plugin, the same with it once its server is up, and the specialist's first."""
-    definition, body = e2e.agent_definition()
-    marker = body[:200]
-
-    def main(_: Request) -> Script:
-        yield from call_mcp(f"{e2e.TOOL}list_jobs")
-        yield ask_agent(e2e.SPECIALIST, "go")
-        yield "done"
-
-    bare, full = e2e.Claude(version, folder / "one"), e2e.Claude(version, folder / "two")
-    without = bare.run(main=["done"], environment=bare.offline_uv())
-    session = full.run(
-        main=main,
-        agents={marker: ["done"]},
-        plugin_dirs=[e2e.REPOSITORY],
-        allowed_tools=[f"{e2e.TOOL}*"],
-        environment=full.offline_uv(),
-    )
-    assert definition["name"] in e2e.SPECIALIST
-    return without.of()[-1], session.of()[-1], session.of(marker)[0]
 
 
 def main_session(count: Count, found: list[str]) -> dict[str, Any]:
@@ -169,14 +122,13 @@ def main() -> None:
     count = tokenizer()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        without, with_it, first = sessions(version, folder)
-        found = added(with_it, without, (folder / "one", folder / "two"))
+        context = measure(version, folder)
         figures: dict[str, Any] = {
             "benchmark": "tokens",
             "vocabulary": "anthropic 0.38.0",
             "client": version,
-            "main session": main_session(count, found),
-            "specialist": specialist(count, first),
+            "main session": main_session(count, context.main),
+            "specialist": specialist(count, context.specialist),
             "main job": anyio.run(main_job, count, folder),
             "goals": "main session <= 1200, calls <= 10, results <= 8000, each <= 2500",
         }

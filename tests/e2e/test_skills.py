@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from .client import REPOSITORY, SPECIALIST, Claude, agent_definition
+from .context import measure
 from .scripted_model import Request, Script, ToolUse, ask_agent
 
 BODY = agent_definition()[1][:200]
@@ -67,3 +68,15 @@ def test_commands_for_people_cost_nothing_until_they_are_called(
     assert first_line(command).partition("$")[0] in session.requests[0].text
     ours = {name for name in session.init["slash_commands"] if name.startswith("mlx-training:")}
     assert ours == {"mlx-training:fine-tune", "mlx-training:status", "mlx-training:report"}
+
+
+def test_a_session_that_does_not_train_pays_little_for_the_plugin(
+    claude: Claude, offline_uv: dict[str, str], tmp_path: Path
+) -> None:
+    if claude.version == "2.1.197":
+        pytest.skip("this version sends every tool's schema at once when its API is not Anthropic's own")
+    added = measure(claude.version, tmp_path / "measured").main
+
+    assert any(line.startswith(f"- {SPECIALIST}: ") for line in added)
+    # 1,200 tokens, at the 3.2 characters a token that these lines have (`benchmarks/context.py` counts the tokens).
+    assert sum(map(len, added)) <= 3840, "\n".join(added)

@@ -131,6 +131,29 @@ async def test_the_plan_and_the_rest_of_the_main_job(client: Client, project: Pa
     assert size(plan) <= MOST
 
 
+async def test_the_whole_main_job_takes_few_calls_and_little_reading(client: Client, project: Path) -> None:
+    sizes: list[int] = []
+
+    async def ask(tool: str, **arguments: Any) -> dict[str, Any]:
+        result = await call(client, tool, **arguments)
+        sizes.append(size(result))
+        return result
+
+    await ask("check_platform")
+    await ask("inspect_dataset", data="data", model="model", mask_prompt=True)
+    plan = await ask("plan_training", model="model", data="data")
+    started = await ask("start_lora_training", **plan["arguments"] | {"iters": 40, "steps_per_report": 1})
+    news = await ask("read_training_log", job_id=started["job_id"], wait_seconds=60, until="val")
+    while not news["finished"]:
+        news = await ask(
+            "read_training_log", job_id=started["job_id"], since=news["cursor"], wait_seconds=100, until="end"
+        )
+    assert news["status"] == "completed", news
+    await ask("run_benchmark", model="model", adapter_path=started["adapter_path"], data="data", num_prompts=20)
+    assert len(sizes) <= 10
+    assert sum(sizes) <= 8000 * 3
+
+
 async def test_errors_are_sentences_and_not_pages(client: Client, project: Path) -> None:
     many = {f"no_such_argument_{number}": "x" * 3000 for number in range(50)}
     for tool, arguments in (
