@@ -6,7 +6,10 @@ import re
 
 from pydantic import BaseModel, Field
 
+from mcp_server.errors import brief
 from mcp_server.jobs.events import Event
+
+_MOST_SYMPTOM = 120  # characters; the alert itself says it in full
 
 
 class Finding(BaseModel):
@@ -107,8 +110,9 @@ def diagnose(events: list[Event], why: str | None, *, limit: int = 5) -> list[Fi
     kind = kind_of_failure(why or "")
     if kind is not None:
         alerts.setdefault(kind, str(why))
-    return [Finding(symptom=symptom, cause=KNOWN[kind][0], remedy=KNOWN[kind][1]) for kind, symptom in alerts.items()][
-        :limit
+    return [
+        Finding(symptom=brief(symptom, _MOST_SYMPTOM), cause=KNOWN[kind][0], remedy=KNOWN[kind][1])
+        for kind, symptom in list(alerts.items())[:limit]
     ]
 
 
