@@ -17,7 +17,11 @@ from mcp_server.planning import memory
 from mcp_server.planning.probe import ProbeOptions, ProbeResult, total_seconds
 from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import job, train
+from mcp_server.workers.batches import batch_of
+from mcp_server.workers.guard import guard
 from mcp_server.workers.loading import load_model
+from mcp_server.workers.losses import Loss
+from mcp_server.workers.proof import choose_loss
 from mcp_server.workers.steps import run_steps
 
 _LOOKED_AT = 64  # batches whose padded length is worked out
@@ -34,11 +38,12 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
     train_set, valid_set, _ = train.load_data(options, tokenizer)
     mx.random.seed(options.seed)
     train.make_trainable(model, options)
-    optimizer = train.make_optimizer(options)
+    optimizer = guard(train.make_optimizer(options), options)
     mx.eval(model.parameters())
     load_seconds = time.time() - psutil.Process().create_time()  # importing mlx-lm is most of it for a small model
     worker.phase("looking at batches")
     lengths = _batch_lengths(train_set, options)
+    loss, _ = choose_loss(model, options, batch_of(train_set, list(range(options.batch_size)), options.max_seq_length))
     usual = sorted(lengths)[len(lengths) // 2]
     vocabulary = len(tokenizer.get_vocab())
 
@@ -46,7 +51,7 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
         # mlx-lm patches the layer class for checkpointing, and twice would be twice: only the first round asks for it.
         asked_for = options.model_copy(update={"grad_checkpoint": False}) if again else options
         worker.check_stop()
-        return run_steps(model, optimizer, asked_for, [tokens] * count, vocabulary, worker.folder.path)
+        return run_steps(model, optimizer, asked_for, [tokens] * count, vocabulary, worker.folder.path, loss)
 
     worker.phase("two steps at the worst batch", total=4, tokens=asked.tokens)
     first, second = steps(asked.tokens, 2, again=False)
@@ -61,7 +66,7 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
     worker.events.write("progress", name="usual batch", step=4, total=4)
     pace = _line((near, usual_seconds), (asked.tokens, worst))
     step = sum(max(pace(length), 0.0) for length in lengths) / len(lengths)
-    validation = _validation_seconds(model, valid_set, options)
+    validation = _validation_seconds(model, valid_set, options, loss)
     tracing = max(first - worst, 0.0) + (len(set(lengths)) - 1) * max(first_near - usual_seconds, 0.0)
     return ProbeResult(
         peak_memory_gb=round(peak / 1e9, 4),
@@ -97,7 +102,7 @@ def _batch_lengths(rows: CacheDataset, options: TrainingOptions) -> list[int]:
     return found
 
 
-def _validation_seconds(model: Any, rows: CacheDataset | None, options: TrainingOptions) -> float:
+def _validation_seconds(model: Any, rows: CacheDataset | None, options: TrainingOptions, loss: Loss) -> float:
     """One validation, reckoned from some of its batches after a warm-up: rows differ in length."""
     if rows is None:
         return 0.0
@@ -112,6 +117,7 @@ def _validation_seconds(model: Any, rows: CacheDataset | None, options: Training
             batch_size=options.batch_size,
             num_batches=count,
             max_seq_length=options.max_seq_length,
+            loss=loss,
             iterate_batches=trainer.iterate_batches,
         )
         return time.perf_counter() - began
