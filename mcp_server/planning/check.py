@@ -44,11 +44,15 @@ class Expectation:
         known = coefficients(budget.backend)
         self.parts: MemoryParts = memory.estimate(shape, options, tokens, known)
         self.correction: Correction = calibration.correction(
-            budget.machine_key(), grad_checkpoint=options.grad_checkpoint
+            self.machine_key(), grad_checkpoint=options.grad_checkpoint
         )
         self.peak = self.correction.apply(self.parts)
         self.error = 0.08 if self.correction.jobs else known.error
         self.origin = known.origin
+
+    def machine_key(self) -> str:
+        """What was measured with one loss says nothing of the other."""
+        return self.budget.machine_key() + (" fused loss" if memory.fuses(self.shape, self.options) else "")
 
     def measured(self, peak: int) -> None:
         """A probe ran this very step: its peak is what is expected, give or take 3 %."""
