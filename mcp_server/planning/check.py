@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from mcp_server.planning.budget import TIGHT, Backend, Budget
 from mcp_server.planning.calibration import Correction
 from mcp_server.planning.coefficients import coefficients
 from mcp_server.planning.memory import MemoryParts
+from mcp_server.training import measures
 from mcp_server.training.options import TrainingOptions
 
 
@@ -41,7 +43,8 @@ class Expectation:
 
     def __init__(self, shape: ModelShape, options: TrainingOptions, tokens: int, budget: Budget) -> None:
         self.shape, self.options, self.tokens, self.budget = shape, options, tokens, budget
-        known = coefficients(budget.backend)
+        limited = memory.fuses(shape, options) and bool(measures.buffer_limits(options, budget.backend, os.environ))
+        known = coefficients(budget.backend, limited=limited)
         self.parts: MemoryParts = memory.estimate(shape, options, tokens, known)
         self.correction: Correction = calibration.correction(
             self.machine_key(), grad_checkpoint=options.grad_checkpoint

@@ -122,13 +122,20 @@ _CPU_UNCOMPILED = Coefficients(
 _CUDA = _CPU.model_copy(
     update={"scale": 0.694, "scale_gc": 1.535, "error": 0.25, "origin": "the CPU's, scaled to two runs on one H200"}
 )
+# The same model with the fused loss and small command buffers (training/measures.py): 12.6 GB with grad_checkpoint.
+_CUDA_LIMITED = _CUDA.model_copy(update={"scale_gc": 0.73, "origin": "the CPU's, scaled to three runs on one H200"})
 _METAL = _CPU.model_copy(update={"error": 0.35, "origin": "MLX's CPU back end; not measured on a Mac"})
 
 
-def coefficients(backend: str, *, compiled: bool | None = None) -> Coefficients:
-    """Those of ``backend``. ``compiled``: whether mlx compiles the step, as it does unless MLX_DISABLE_COMPILE is set."""
+def coefficients(backend: str, *, compiled: bool | None = None, limited: bool = False) -> Coefficients:
+    """Those of ``backend``; ``limited``: with the fused loss and small command buffers.
+
+    ``compiled``: whether mlx compiles the step, as it does unless MLX_DISABLE_COMPILE is set.
+    """
     if compiled is None:
         compiled = os.environ.get("MLX_DISABLE_COMPILE") is None
     if backend == "linux-cpu":
         return _CPU if compiled else _CPU_UNCOMPILED
-    return _CUDA if backend == "linux-cuda" else _METAL
+    if backend == "linux-cuda":
+        return _CUDA_LIMITED if limited else _CUDA
+    return _METAL

@@ -49,7 +49,8 @@ def same(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> bool:
 
 @pytest.mark.parametrize(
     ("name", "bad", "compiled"),
-    [(name, bad, False) for name in OPTIMIZERS for bad in (float("nan"), float("inf"))] + [("adam", float("nan"), True)],
+    [(name, bad, False) for name in OPTIMIZERS for bad in (float("nan"), float("inf"))]
+    + [("adam", float("nan"), True)],
 )
 def test_update_that_is_not_finite_changes_nothing_but_the_count(name: str, bad: float, compiled: bool):
     model, optimizer = make(name)
