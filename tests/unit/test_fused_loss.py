@@ -61,10 +61,11 @@ def batch() -> tuple[mx.array, mx.array]:
 
 def compare(model: Any, fused: Any, stock: Any, tokens: mx.array, where: mx.array) -> tuple[float, float]:
     """How far loss and gradient are from stock's, relative."""
-    results = []
+    results: list[Any] = []
     for loss in (stock, fused):
         (value, count), gradient = nn.value_and_grad(model, loss)(model, tokens, where)
-        arrays = [array.astype(mx.float32) for _, array in tree_flatten(gradient)]
+        leaves: Any = tree_flatten(gradient)
+        arrays = [array.astype(mx.float32) for _, array in leaves]
         results.append((value.item(), int(count.item()), arrays))
     (a, counted, ours), (b, recounted, theirs) = results
     assert counted == recounted > 0
@@ -141,7 +142,8 @@ def test_nothing_trained_is_zero_and_not_nan(where: mx.array):
     model = make("llama")
     (loss, count), gradient = nn.value_and_grad(model, FusedLoss(model, 50))(model, batch()[0], where)
     assert (loss.item(), count.item()) == (0.0, 0)
-    assert all(mx.all(array == 0).item() for _, array in tree_flatten(gradient))
+    leaves: Any = tree_flatten(gradient)
+    assert all(mx.all(array == 0).item() for _, array in leaves)
 
 
 def test_one_token_alone():
