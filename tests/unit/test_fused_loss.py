@@ -69,8 +69,8 @@ def compare(model: Any, fused: Any, stock: Any, tokens: mx.array, where: mx.arra
         results.append((value.item(), int(count.item()), arrays))
     (a, counted, ours), (b, recounted, theirs) = results
     assert counted == recounted > 0
-    length = sum(mx.square(array).sum().item() for array in ours) ** 0.5
-    apart = sum(mx.square(x - y).sum().item() for x, y in zip(ours, theirs, strict=True)) ** 0.5
+    length: float = sum(mx.square(array).sum().item() for array in ours) ** 0.5
+    apart: float = sum(mx.square(x - y).sum().item() for x, y in zip(ours, theirs, strict=True)) ** 0.5
     assert length > 1e-4
     return abs(a - b) / abs(a), apart / length
 
