@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 sys.path.append(__file__.rpartition("/hooks/")[0])
-from mcp_server.jobs.news import follow  # noqa: E402
+from mcp_server.jobs.news import follow
 
 if __name__ == "__main__":
     text = follow(sys.stdin.read(), sys.argv[1])

@@ -178,7 +178,7 @@ def _numbers(recent: list[Event]) -> list[str]:
         if losses:
             numbers.append(
                 f"{name} {losses[-1]:.4g}" if isinstance(losses[-1], (int, float)) else f"{name} {losses[-1]}"
-            )  # noqa: UP038
+            )
     return numbers
 
 

@@ -85,7 +85,8 @@ def test_installed_from_a_marketplace_its_tool_answers_the_model(
     # Updates replace the root and may find it read-only: what the server makes belongs into the data folder.
     # (`.in_use` is the client's own mark on a version that a session runs from.)
     assert {name: digest for name, digest in snapshot(root).items() if not name.startswith(".in_use")} == published
-    assert (claude.plugin_data / f"{PLUGIN}-{PLUGIN}" / "venv" / "pyvenv.cfg").exists()
+    [environment] = (claude.plugin_data / f"{PLUGIN}-{PLUGIN}").glob("server-*")
+    assert (environment / "pyvenv.cfg").exists()
 
 
 def test_the_specialist_is_given_every_tool_of_its_list_at_once(claude: Claude, a_mac: dict[str, str]) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator
-from pathlib import Path
 
 import psutil
-import pytest
 
 from mcp_server.demo import BASE, task
 from mcp_server.jobs.events import EventWriter
