@@ -43,6 +43,7 @@ def machine(uv: Path, tmp_path: Path) -> dict[str, str]:
         "UV_OFFLINE": "1",
         "UV_PYTHON": install.python(),
         "CLAUDE_PLUGIN_DATA": str(tmp_path / "data"),
+        "MLX_TRAINING_START_SECONDS": "60",  # however busy the machine of the tests is
     }
 
 
@@ -50,7 +51,7 @@ def without_uv(tmp_path: Path) -> str:
     """A PATH with what a system has at the least: the programs of POSIX that the launcher calls, and no Python."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in "sh uname cksum tr cut tail sed mkdir rm sleep touch find mv".split():
+    for name in ["sh", "uname", "cksum", "tr", "cut", "tail", "sed", "mkdir", "rm", "sleep", "touch", "find", "mv"]:
         (folder / name).symlink_to(str(shutil.which(name)))
     return str(folder)
 

@@ -56,6 +56,16 @@ def test_the_plugin_and_its_marketplace_pass_strict_validation(claude: Claude, t
     assert "Validation passed" in finished.stdout
 
 
+def test_it_passes_what_the_directory_of_plugins_asks_for(claude: Claude, tmp_path: Path) -> None:
+    if claude.version != "newest":
+        pytest.skip("the older client has no --profile")
+    plugin = copy_plugin(tmp_path / "plugin")
+
+    finished = claude.command("plugin", "validate", "--strict", "--profile", "directory", plugin)
+
+    assert finished.exit_code == 0, finished.stdout + finished.stderr
+
+
 def test_validation_would_notice_an_agent_that_does_not_parse(claude: Claude, tmp_path: Path) -> None:
     plugin = copy_plugin(tmp_path / "plugin")
     agent = plugin / "agents" / "mlx-training-specialist.md"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 from collections.abc import Generator
 
 import psutil
@@ -169,3 +171,24 @@ def test_a_printed_session_does_not_wait_for_its_job(claude: Claude, mlx_jobs: d
     [path] = (claude.state / "jobs").iterdir()
     assert JobFolder(path).state().status == "working"
     kill(JobFolder(path))
+
+
+def test_the_status_line_shows_the_running_job(claude: Claude, mlx_jobs: dict[str, str]) -> None:
+    command = claude.plugin_data / "mlx-training-inline" / "status-line"
+    setting = {"statusLine": {"type": "command", "command": str(command), "refreshInterval": 1}}
+    (claude.home / ".claude" / "settings.json").write_text(json.dumps(setting))
+
+    def main(request: Request) -> Script:
+        started = yield from start_training(claude, iters=100_000)
+        yield from ask("read_training_log", job_id=started["job_id"], wait_seconds=60, until="any")
+        yield "training has begun"
+
+    with prompt(claude, main, mlx_jobs) as terminal:
+        terminal.submit("train it")
+        terminal.wait_for_text("training has begun", 60)
+        # The client draws only what changed, so the line comes in pieces.
+        for part in ("MLX train", "· loss", "left"):
+            terminal.wait_for_text(part)
+    [path] = (claude.state / "jobs").iterdir()
+    kill(JobFolder(path))
+    assert subprocess.run([command], input="{}", capture_output=True, text=True, check=True).stdout == ""
