@@ -18,7 +18,14 @@ def interpreter() -> str:
 def write_status_line(folder: str, python: str) -> None:
     """The command that people name in their settings: its path stays when an update moves the plugin's root."""
     root = __file__.rpartition("/hooks/")[0]
-    words = [python, "-X", "pycache_prefix=" + paths.join(folder, "bytecode"), "-I", "-S", root + "/hooks/status_line.py"]
+    words = [
+        python,
+        "-X",
+        "pycache_prefix=" + paths.join(folder, "bytecode"),
+        "-I",
+        "-S",
+        root + "/hooks/status_line.py",
+    ]
     quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in words)
     text = "#!/bin/sh\n# Written at each start of a session by mlx-training.\nexec " + quoted + "\n"
     file = paths.join(folder, "status-line")

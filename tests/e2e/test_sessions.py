@@ -90,5 +90,7 @@ def test_two_sessions_of_one_machine_take_turns(claude: Claude, mlx_jobs: dict[s
 
     ends = [json.loads((claude.state / "jobs" / job / "state.json").read_text()) for job in jobs]
     earlier, later = sorted(ends, key=lambda end: end["started"])
-    assert earlier["ended"] <= later["started"] + 0.5  # the lock is free once the worker has ended, its record comes after
+    assert (
+        earlier["ended"] <= later["started"] + 0.5
+    )  # the lock is free once the worker has ended, its record comes after
     assert {"a", "b"} <= {path.name for path in (claude.project / "models").iterdir()}

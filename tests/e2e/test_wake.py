@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 from collections.abc import Generator
 
 import psutil
 
 from mcp_server.demo import BASE, task
+from mcp_server.jobs import lock
 from mcp_server.jobs.events import EventWriter
 from mcp_server.jobs.store import JobFolder
 from tests.helpers import wait_until
@@ -177,6 +179,7 @@ def test_the_status_line_shows_the_running_job(claude: Claude, mlx_jobs: dict[st
     command = claude.plugin_data / "mlx-training-inline" / "status-line"
     setting = {"statusLine": {"type": "command", "command": str(command), "refreshInterval": 1}}
     (claude.home / ".claude" / "settings.json").write_text(json.dumps(setting))
+    person = {"HOME": str(claude.home)}
 
     def main(request: Request) -> Script:
         started = yield from start_training(claude, iters=100_000)
@@ -186,9 +189,10 @@ def test_the_status_line_shows_the_running_job(claude: Claude, mlx_jobs: dict[st
     with prompt(claude, main, mlx_jobs) as terminal:
         terminal.submit("train it")
         terminal.wait_for_text("training has begun", 60)
-        # The client draws only what changed, so the line comes in pieces.
-        for part in ("MLX train", "· loss", "left"):
-            terminal.wait_for_text(part)
+        terminal.wait_for_text("MLX train")  # the rest comes in pieces: the client draws only what changed
+        shown = subprocess.run([command], input="{}", capture_output=True, text=True, check=True, env=person).stdout
+        assert re.fullmatch(r"MLX train · step \d+/100000 · loss \d+\.\d{3} · .+ left\n", shown)
     [path] = (claude.state / "jobs").iterdir()
     kill(JobFolder(path))
-    assert subprocess.run([command], input="{}", capture_output=True, text=True, check=True).stdout == ""
+    wait_until(lambda: lock.read_holder(str(claude.state / "gpu.lock")) is None, "the job to be gone")
+    assert subprocess.run([command], input="{}", capture_output=True, text=True, check=True, env=person).stdout == ""
