@@ -5,7 +5,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 RUN := $(UV) run --no-sync
 export PATH := $(CURDIR)/.uv/bin:$(PATH)
 
-.PHONY: demo test check format setup bench kills gate clean
+.PHONY: demo test check format setup bench kills chaos gate audit clean
 
 demo: setup  ## the whole main job, offline, on an embedded tiny model
 	$(RUN) mlx-training demo
@@ -15,6 +15,9 @@ test: setup  ## unit, integration and end-to-end tests
 
 kills: setup  ## the long form of the resume tests: every optimizer, 75 kills, 100 power cuts (about half an hour)
 	$(RUN) pytest -m slow tests/slow/test_exactness.py
+
+chaos: setup  ## hundreds of rounds of faults on real jobs under two servers and three sessions (about half an hour)
+	MLX_TRAINING_CHAOS_ROUNDS=200 $(RUN) pytest -m slow tests/slow/test_chaos.py
 
 check: setup  ## what CI checks besides the tests: format, lint, types, generated tables
 	$(RUN) ruff format --check .
@@ -30,11 +33,11 @@ gate: setup  ## the gate's long suites: labels checked by really running the cas
 	$(RUN) pytest -m slow tests/guard
 	$(RUN) python tests/guard/fuzz.py --count 100000 --seed 2026
 
-bench: setup  ## speed and memory, as ratios in one run
-	$(RUN) python benchmarks/server_start.py
-	$(RUN) python benchmarks/log_reads.py
-	$(RUN) python benchmarks/training_overhead.py
-	$(RUN) python benchmarks/hook_latency.py
+audit: setup  ## known vulnerabilities in the pinned dependencies
+	$(RUN) python scripts/audit.py
+
+bench: setup  ## speed and memory, as ratios in one run, into benchmarks/RESULTS.md (about an hour)
+	$(RUN) python benchmarks/results.py
 
 setup: .venv/.synced
 

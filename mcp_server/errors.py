@@ -12,9 +12,17 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from mcp_server.datasets.secrets import redact
+
 
 class UserError(Exception):
-    """Something the caller can put right. ``str(error)`` is the whole message; the text is safe to show."""
+    """Something the caller can put right. ``str(error)`` is the whole message; the text is safe to show.
+
+    Messages quote paths, values and other libraries' texts, any of which may hold an access token: those are taken out.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact(message))
 
 
 class PlatformError(UserError):

@@ -32,10 +32,12 @@ def inspect_dataset(request: InspectRequest, watch: Watch) -> InspectReport:
     files = _files(data)
     model = None if request.model is None else str(models.locate(request.model) or request.model)
     findings = Collector()
-    survey = Survey(files, near=request.near_duplicates)
+    survey = Survey(files, near=request.near_duplicates, names=request.features)
     scans: dict[str, FileScan] = {}
     for name, path in files.items():
-        scans[name] = scan_file(path, findings, survey.observer(name, findings), watch, request.max_rows)
+        scans[name] = scan_file(
+            path, findings, survey.observer(name, findings), watch, request.max_rows, request.features
+        )
     if data.is_dir():
         # A missing valid.jsonl is no error here: training can go without. One that is there has to fit.
         whole = check_splits(
@@ -113,6 +115,7 @@ def _count_tokens(
             max_seq_length=request.max_seq_length,
             batch_size=request.batch_size,
             mask_prompt=request.mask_prompt,
+            names=request.features,
         ),
         watch,
     )

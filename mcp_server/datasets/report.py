@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mcp_server.datasets.features import FeatureNames
 from mcp_server.datasets.findings import Finding
 from mcp_server.datasets.tokens import TokenReport
 
 
-class InspectRequest(BaseModel):
+class InspectRequest(FeatureNames):
     """What to look at."""
 
     model_config = ConfigDict(extra="forbid")

@@ -81,7 +81,7 @@ def check_row(
 ) -> tuple[str | None, list[Problem]]:
     """``check_line`` of a row that was already read."""
     if names:
-        row = {names.get(key, key): value for key, value in row.items()}
+        row = renamed(row, names)
     found = format_of(row)
     if found is None:
         keys = ", ".join(sorted(map(str, row))[:6]) or "none"
@@ -104,6 +104,12 @@ def check_row(
             ),
         )
     return found, problems
+
+
+def renamed(row: dict[str, object], names: dict[str, str]) -> dict[str, object]:
+    """``row`` with mlx-lm's own field names. A field that already has such a name, but is not meant, is left out."""
+    taken = names.values()
+    return {names.get(key, key): value for key, value in row.items() if key in names or key not in taken}
 
 
 # Keys that carry meaning elsewhere and that mlx-lm leaves out without a word.

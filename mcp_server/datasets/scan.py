@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mcp_server.datasets.findings import Collector, Severity
-from mcp_server.datasets.rows import TEXT, Problem, check_row, parse_line
+from mcp_server.datasets.rows import TEXT, Problem, check_row, parse_line, renamed
 from mcp_server.datasets.watch import Watch
 from mcp_server.errors import DataError
 
@@ -68,7 +68,8 @@ def scan_file(
                     row, _ = parse_line(text.removeprefix("\ufeff"))
                 if row is None:
                     continue
-                found, problems = check_row(row, scan.format, names)
+                row = renamed(row, names) if names else row
+                found, problems = check_row(row, scan.format)
                 for problem in problems:
                     findings.add(path, number, problem)
                 if found is not None:

@@ -13,7 +13,7 @@ from mcp_server.datasets.duplicates import ExactIndex, Groups, NearIndex
 from mcp_server.datasets.findings import Collector
 from mcp_server.datasets.lengths import percentile
 from mcp_server.datasets.report import Duplicates, SplitSummary
-from mcp_server.datasets.rows import CHAT, Problem, format_of
+from mcp_server.datasets.rows import CHAT, Problem, format_of, renamed
 from mcp_server.datasets.scan import FileScan, OnRow
 from mcp_server.datasets.secrets import find_secrets, may_hold_secret
 from mcp_server.datasets.text import language_of, looks_garbled, roles_of, said_text, training_text
@@ -41,8 +41,9 @@ class _File:
 class Survey:
     """Gathers from the observers that it gives out, one a file, in the order of the files."""
 
-    def __init__(self, files: dict[str, Path], *, near: bool) -> None:
+    def __init__(self, files: dict[str, Path], *, near: bool, names: dict[str, str] | None = None) -> None:
         self._paths = files
+        self._names = names or {}
         self._files: dict[str, _File] = {}
         self._rows = 0
         self._exact = ExactIndex()
@@ -192,7 +193,8 @@ class Survey:
             handle = self._handles[file.name] = file.path.open("rb")
         handle.seek(file.offsets[row - file.first_row])
         found: dict[str, Any] = json.loads(handle.readline().decode("utf-8-sig"))
-        return said_text(found, format_of(found) or "text")
+        named = renamed(found, self._names)
+        return said_text(named, format_of(named) or "text")
 
 
 def _median(counts: Counter[int]) -> int:

@@ -48,6 +48,7 @@ class TokenRequest(BaseModel):
     max_seq_length: int
     batch_size: int
     mask_prompt: bool
+    names: dict[str, str] = Field(default_factory=dict, description="The data's own field name → mlx-lm's")
     lengths_to: str | None = Field(
         default=None, description="File for the length of every line as 32-bit numbers; 0 where there is none"
     )

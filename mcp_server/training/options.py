@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mcp_server.datasets.features import FeatureNames
+
 OPTIMIZERS = ("adam", "adamw", "muon", "sgd", "adafactor")
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -32,7 +34,7 @@ class LoraParameters(BaseModel):
         return given
 
 
-class TrainingOptions(BaseModel):
+class TrainingOptions(FeatureNames):
     """The arguments of one LoRA, DoRA or full fine-tuning run."""
 
     model_config = ConfigDict(extra="forbid")
@@ -113,10 +115,6 @@ class TrainingOptions(BaseModel):
     hf_dataset: dict[str, Any] | list[dict[str, Any]] | None = Field(
         default=None, description="mlx-lm's hf_dataset: {path, train_split, valid_split, test_split, config, *_feature}"
     )
-    prompt_feature: str = Field(default="prompt", description="Name of this field in the data")
-    completion_feature: str = Field(default="completion", description="Name of this field in the data")
-    chat_feature: str = Field(default="messages", description="Name of this field in the data")
-    text_feature: str = Field(default="text", description="Name of this field in the data")
 
     @field_validator("model", "data")
     @classmethod
@@ -161,16 +159,6 @@ class TrainingOptions(BaseModel):
         if self.load_best_model_at_end is not None:
             return self.load_best_model_at_end
         return self.early_stopping_patience is not None
-
-    @property
-    def features(self) -> dict[str, str]:
-        """mlx-lm's name of each data field → its name in this data."""
-        return {
-            "prompt": self.prompt_feature,
-            "completion": self.completion_feature,
-            "messages": self.chat_feature,
-            "text": self.text_feature,
-        }
 
     def as_mlx_lm(self) -> dict[str, Any]:
         """The same run as mlx-lm's own configuration (``adapter_config.json``, ``mlx_lm lora --config``).

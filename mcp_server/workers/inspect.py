@@ -20,7 +20,7 @@ from mlx_lm.utils import load_tokenizer
 
 from mcp_server.datasets import lengths
 from mcp_server.datasets.findings import Collector
-from mcp_server.datasets.rows import CHAT, COMPLETIONS, Problem, check_row, parse_line
+from mcp_server.datasets.rows import CHAT, COMPLETIONS, Problem, check_row, parse_line, renamed
 from mcp_server.datasets.scan import decode_line, read_lines
 from mcp_server.datasets.secrets import redact
 from mcp_server.datasets.tokens import Example, SplitTokens, TokenAnswer, TokenFile, TokenReport, TokenRequest
@@ -138,6 +138,7 @@ class _FileMeasure:
                 row, _ = parse_line(text.removeprefix("\ufeff")) if problem is None else (None, None)
                 if row is None:
                     continue
+                row = renamed(row, self._request.names)
                 found, problems = check_row(row, first)
                 if found is None or any(bad.severity == "error" and bad.code in _UNREADABLE for bad in problems):
                     continue

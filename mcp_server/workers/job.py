@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TextIO
 
+from mcp_server.datasets.secrets import redact
 from mcp_server.errors import UserError
 from mcp_server.jobs.events import EventWriter
 from mcp_server.jobs.files import read_json
@@ -31,14 +32,14 @@ class Stopped(Exception):
 
 
 class _LossyStream:
-    """job.log on a disk that may be full: lines that can't be written are lost, the job is not."""
+    """job.log: access tokens are taken out; on a full disk lines that can't be written are lost, the job is not."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError):
-            self._stream.write(text)
+            self._stream.write(redact(text))
         return len(text)
 
     def flush(self) -> None:
@@ -111,7 +112,7 @@ def _keep_lock_to_ourselves() -> None:
 
 
 def _failure(error: Exception) -> Outcome:
-    text = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}"
+    text = redact(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
     cause = "out-of-memory" if isinstance(error, MemoryError) else kind_of_failure(text)
     todo = remedy(cause) if cause else "the whole traceback is in job.log"
     return Outcome(status="failed", why=f"{text}; {todo}", cause=cause)

@@ -98,24 +98,27 @@ def _batch_lengths(rows: CacheDataset, options: TrainingOptions) -> list[int]:
 
 
 def _validation_seconds(model: Any, rows: CacheDataset | None, options: TrainingOptions) -> float:
-    """One validation, reckoned from one of its batches after a warm-up."""
+    """One validation, reckoned from some of its batches after a warm-up: rows differ in length."""
     if rows is None:
         return 0.0
     batches = len(rows) // options.batch_size
-    batches = batches if options.val_batches == -1 else min(batches, options.val_batches)
-    seconds = 0.0
-    for _ in range(2):
+    batches = max(1, batches if options.val_batches == -1 else min(batches, options.val_batches))
+
+    def evaluate(count: int) -> float:
         began = time.perf_counter()
         trainer.evaluate(
             model=model,
             dataset=rows,
             batch_size=options.batch_size,
-            num_batches=1,
+            num_batches=count,
             max_seq_length=options.max_seq_length,
             iterate_batches=trainer.iterate_batches,
         )
-        seconds = time.perf_counter() - began
-    return seconds * max(batches, 1)
+        return time.perf_counter() - began
+
+    evaluate(1)
+    count = max(1, min(batches, int(_TIMED_SECONDS / max(evaluate(1), 1e-3))))
+    return evaluate(count) / count * batches
 
 
 if __name__ == "__main__":

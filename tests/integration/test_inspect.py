@@ -145,6 +145,30 @@ def test_the_example_is_what_the_model_sees_with_the_trained_part_apart(
     assert not {"template-not-prefix", "template-refuses"} & {finding.code for finding in report.findings}
 
 
+def test_fields_of_other_names_are_read_as_training_reads_them(tmp_path: Path):
+    """With prompt_feature a field named prompt is not the prompt; near-duplicates are read again under the same names."""
+    long = " ".join(f"word{number}" for number in range(40)) + " "
+    rows = [
+        {"question": long + word, "answer": "It costs 7 euros.", "prompt": "not meant"}
+        for word in ("Thanks", "Goodbye")
+    ]
+    data = write(tmp_path / "data", [*rows, {"question": "And the chair?", "answer": "It costs 9 euros."}] * 2)
+    names: dict[str, Any] = {"prompt_feature": "question", "completion_feature": "answer"}
+    report = inspect(data, mask_prompt=True, **names)
+    assert report.ok, report.findings
+    assert report.splits["train"].formats == {"completions": 6}
+    assert report.duplicates.exact == 3
+    assert report.duplicates.near == 1
+    example = tokens_of(report).example
+    assert example is not None
+    assert "word7 word8" in example.not_trained
+    assert example.trained == "It costs 7 euros.<|im_end|>\n"
+    assert found(inspect(data), "unknown-format").count == 6
+    assert inspect(data, prompt_feature="prompt", completion_feature="answer").splits["train"].formats == {
+        "completions": 4
+    }
+
+
 @pytest.mark.parametrize("kind", ["chat", "completions", "text"])
 @pytest.mark.parametrize("mask_prompt", [False, True])
 def test_lengths_padding_and_trained_tokens_are_those_of_stock_batches(tmp_path: Path, kind: str, mask_prompt: bool):
