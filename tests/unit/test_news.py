@@ -52,7 +52,7 @@ def job(home: Path) -> Iterator[JobFolder]:
 
 
 def end(job: JobFolder, **state: Any) -> None:
-    job.write_state(JobState(**{"status": "completed", "started": 1000.0, "ended": 1090.0, **state}))
+    job.write_state(JobState.model_validate({"status": "completed", "started": 1000.0, "ended": 1090.0, **state}))
 
 
 def payload(job: JobFolder, session: str = "s1", **answer: Any) -> str:
