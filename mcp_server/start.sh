@@ -10,6 +10,7 @@ log=$data/.server-$$.log
 limit=${MLX_TRAINING_START_SECONDS:-20} # Claude Code gives a server up after 30 s
 
 serve() {
+  find_uv # prepare_environment needs it
   touch "$place"
   exec "$place/bin/python" -I "$root/mcp_server/launch.py" mcp_server
 }
@@ -68,7 +69,8 @@ remedy() {
 
 [ -x "$place/bin/python" ] && serve
 mkdir -p "$data" 2>/dev/null && : 2>/dev/null >"$log" || refuse "the folder $data can't be written; mend its permissions, then restart Claude Code"
-rm -rf "$place" # made with an interpreter that has gone since
+# Made with an interpreter that has gone since. (Never one that another session is just putting into place.)
+[ -e "$place" ] && [ ! -x "$place/bin/python" ] && rm -rf "$place"
 find "$data" -maxdepth 1 -name '.server-*' -mtime +1 -exec rm -rf {} + # of starts that were cut short
 
 # In the background, so that a slow network costs this session its tools but not the work done so far.

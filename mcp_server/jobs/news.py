@@ -86,7 +86,7 @@ def follow(payload: str, what: str) -> str:
     call = json.loads(payload)
     answer = _answer(call.get("tool_response"))
     job_id, session = str(answer.get("job_id") or ""), str(call.get("session_id") or "")
-    if not job_id or "/" in job_id or "/" in session:
+    if not job_id or job_id.startswith(".") or "/" in job_id or "/" in session:
         return ""
     job = Job(job_id, session)
     for message in answer.get("alerts") or []:
@@ -116,7 +116,7 @@ def _answer(response: Any) -> dict[str, Any]:
 def wait_for_end(job: Job, _: int = 0) -> str:
     """Until the job has ended; what to tell, or nothing when the session knows or is gone."""
     client = os.getppid()
-    while os.getppid() == client and job.path.is_dir():
+    while os.getppid() == client > 1 and job.path.is_dir():
         status = job.status()
         if status in ENDED:
             time.sleep(GRACE_SECONDS)
@@ -128,7 +128,7 @@ def wait_for_end(job: Job, _: int = 0) -> str:
 def wait_for_alert(job: Job, cursor: int = 0) -> str:
     """Until an urgent alert that the session does not know. An alert that ends the job is left to the end's own news."""
     client = os.getppid()
-    while os.getppid() == client and job.path.is_dir() and job.status() not in ENDED:
+    while os.getppid() == client > 1 and job.path.is_dir() and job.status() not in ENDED:
         news = read_since(job.path / "metrics.jsonl", cursor)
         cursor = news.cursor
         alerts = [event for event in news.events if event["type"] == "alert" and event.get("kind") in URGENT]

@@ -132,7 +132,9 @@ def test_it_stops_waiting_when_the_folder_goes(job: JobFolder, monkeypatch: pyte
     assert news.follow(payload(job), "end") == ""
 
 
-@pytest.mark.parametrize("response", ["", "no JSON", "[1]", None, '{"job_id": "../../x", "status": "working"}', "{}"])
+@pytest.mark.parametrize(
+    "response", ["", "no JSON", "[1]", None, '{"job_id": "../../x", "status": "working"}', "{}", '{"job_id": ".."}']
+)
 def test_an_answer_without_a_job_is_nobodys_news(response: str | None, home: Path) -> None:
     assert news.follow(json.dumps({"session_id": "s", "tool_response": response}), "end") == ""
 
