@@ -62,11 +62,15 @@ KNOWN: dict[str, tuple[str, str]] = {
     "checkpoint-failed": ("the disk is full or can't be written", "free disk space; the last checkpoint is intact"),
     "rows-cut": (
         "rows are longer than max_seq_length",
-        "raise max_seq_length if memory allows, or split long rows with prepare_dataset",
+        "raise max_seq_length if memory allows, or excess_length_strategy='split'",
+    ),
+    "rows-dropped": (
+        "rows, or their prompts, are longer than max_seq_length",
+        "raise max_seq_length if memory allows; excess_length_strategy='split' keeps long answers in windows",
     ),
     "padding": (
         "short and long rows share batches",
-        "batch_size 1 with grad_accumulation_steps keeps the effect and pads nothing",
+        "length_bucketing=true, or batch_size 1: with grad_accumulation_steps it has the same effect and pads nothing",
     ),
     "on-cpu": (
         "mlx runs on the CPU here, not on the GPU",
