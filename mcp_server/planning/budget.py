@@ -30,6 +30,15 @@ class Budget(BaseModel):
     free: int
     facts: dict[str, Any] = Field(default_factory=dict, exclude=True)
 
+    def share(self, processes: int) -> Budget:
+        """The budget of one of several processes that share the machine."""
+        if processes == 1:
+            return self
+        text = f"{self.limit_from}, shared by {processes} ranks"
+        return self.model_copy(
+            update={"limit": self.limit // processes, "free": self.free // processes, "limit_from": text}
+        )
+
     def machine_key(self) -> str:
         """Measurements of one machine are good for it alone, and for one back end with one way of compiling."""
         compiled = "" if os.environ.get("MLX_DISABLE_COMPILE") is None else " uncompiled"
@@ -101,7 +110,10 @@ def _own_jobs_bytes() -> int:
         return 0
     worker = store.JobFolder(store.jobs_folder() / job_id).state().worker
     try:
-        return psutil.Process(pid).memory_info().rss if worker is not None and worker.alive() else 0
+        if worker is None or not worker.alive():
+            return 0
+        process = psutil.Process(pid)
+        return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))  # of several ranks
     except psutil.Error:
         return 0
 

@@ -34,6 +34,9 @@ _EXACT = (
     "val_batches",
     "steps_per_eval",
     "seed",
+    "hosts",
+    "hostfile",
+    "num_processes",
 )
 
 

@@ -7,7 +7,7 @@ batches are stock's own, and padding is left to stock's function.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -48,13 +48,21 @@ def batch_of(dataset: CacheDataset, rows: list[int], max_seq_length: int) -> tup
 class BatchOrder:
     """Stock's batches of one data set, from any position."""
 
-    def __init__(self, dataset: CacheDataset, batch_size: int, max_seq_length: int, parts: int = 1) -> None:
-        """``parts``: each batch is given in this many equal pieces."""
+    def __init__(
+        self,
+        dataset: CacheDataset,
+        batch_size: int,
+        max_seq_length: int,
+        parts: int = 1,
+        share: Callable[[list[int]], list[int]] = list,
+    ) -> None:
+        """``parts``: each batch is given in this many equal pieces. ``share``: what of a piece's rows is this rank's."""
         rows = sorted(range(len(dataset)), key=dataset.itemlen)
         self._slices = [rows[at : at + batch_size] for at in range(0, len(rows) - batch_size + 1, batch_size)]
         self._dataset = dataset
         self._max_seq_length = max_seq_length
         self._part_size = batch_size // parts
+        self._share = share
         self._epoch_start: RandomState | None = None
         self._permutation: list[int] = []
         self._taken = 0
@@ -72,7 +80,8 @@ class BatchOrder:
 
     def _parts_of(self, rows: list[int]) -> Iterator[tuple[mx.array, mx.array]]:
         for start in range(0, len(rows), self._part_size):
-            yield batch_of(self._dataset, rows[start : start + self._part_size], self._max_seq_length)
+            part = self._share(rows[start : start + self._part_size])
+            yield batch_of(self._dataset, part, self._max_seq_length)
 
     def coming(self, batches: int) -> list[list[int]]:
         """The rows of the next ``batches`` batches, at most one epoch's, without advancing."""

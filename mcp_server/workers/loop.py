@@ -32,6 +32,7 @@ from mcp_server.training.request import data_digest
 from mcp_server.workers import checkpoints
 from mcp_server.workers.batches import BatchOrder
 from mcp_server.workers.job import WorkerJob
+from mcp_server.workers.ranks import Ranks
 from mcp_server.workers.watch import Alert, Watch
 from mcp_server.workers.window import Window
 
@@ -66,6 +67,7 @@ class TrainingLoop(TrainingCallback):
         train_set: CacheDataset,
         valid_set: CacheDataset | None,
         reporter: TrainingCallback | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self._worker = worker
         self._events = worker.events
@@ -78,7 +80,8 @@ class TrainingLoop(TrainingCallback):
         self._train_set = train_set
         self._valid_set = valid_set
         self._reporter = reporter
-        self.order = BatchOrder(train_set, options.batch_size, self._max_seq_length, self._parts)
+        self._ranks = ranks or Ranks()
+        self.order = BatchOrder(train_set, options.batch_size, self._max_seq_length, self._parts, self._ranks.share)
         self._watch = Watch()
         self._window = Window()
         self._parts_done = 0
@@ -136,6 +139,7 @@ class TrainingLoop(TrainingCallback):
                     grad_accumulation_steps=options.grad_accumulation_steps * self._parts,
                     clear_cache_threshold=cache_threshold(options),
                 ),
+                loss=trainer.default_loss if options.stock else self._ranks.weigh(trainer.default_loss),
                 iterate_batches=self._batches,
                 training_callback=self,
             )
@@ -183,7 +187,7 @@ class TrainingLoop(TrainingCallback):
             self._report()
         # Half-accumulated gradients live inside the trainer: only whole updates can be saved.
         whole_update = step % options.grad_accumulation_steps == 0
-        stop = self._worker.stop_requested and whole_update and not last
+        stop = whole_update and not last and self._ranks.any(self._worker.stop_requested)
         if last or stop or (whole_update and self._save_due()):
             self._save()
         return stop
@@ -203,12 +207,13 @@ class TrainingLoop(TrainingCallback):
         self._events.write(
             "train", step=self.step, total=self._options.iters, **report, trained_tokens=self.trained_tokens
         )
+        peak = self._ranks.largest(mx.get_peak_memory())
         memory, swap = psutil.virtual_memory(), psutil.swap_memory().used
         self._events.write(
             "memory",
             step=self.step,
             active_bytes=mx.get_active_memory(),
-            peak_bytes=mx.get_peak_memory(),
+            peak_bytes=peak,
             cache_bytes=mx.get_cache_memory(),
             available_bytes=memory.available,
         )
@@ -223,7 +228,7 @@ class TrainingLoop(TrainingCallback):
                     "learning_rate": self._learning_rate,
                     **speeds,
                     "trained_tokens": self.trained_tokens,
-                    "peak_memory": mx.get_peak_memory() / 1e9,
+                    "peak_memory": peak / 1e9,
                 }
             )
         self._window = Window()
@@ -246,6 +251,7 @@ class TrainingLoop(TrainingCallback):
                 iterate_batches=trainer.iterate_batches,
             ),
         )
+        loss = self._ranks.first(loss)
         self._model.train()
         self._events.write("val", step=self.step, total=options.iters, loss=loss)
         if not math.isfinite(loss):
@@ -266,7 +272,10 @@ class TrainingLoop(TrainingCallback):
             self._validations_without_gain += 1
         if self.best_val_loss is None or loss < self.best_val_loss:
             self.best_val_loss, self.best_val_step = loss, self.step
-            self._guard(lambda: checkpoints.save_best(self._parent, self.step, loss, self._model, options.as_mlx_lm()))
+            if self._ranks.leads:
+                self._guard(
+                    lambda: checkpoints.save_best(self._parent, self.step, loss, self._model, options.as_mlx_lm())
+                )
         patience = options.early_stopping_patience
         if patience is not None and self._validations_without_gain >= patience:
             self.stopped_early = True
@@ -297,6 +306,8 @@ class TrainingLoop(TrainingCallback):
         }
         if not checkpoints.finite(self._model):
             raise NotFiniteError(f"the weights hold NaN or infinity at step {self.step}")
+        if not self._ranks.leads:
+            return
 
         def write() -> None:
             self.last_checkpoint = checkpoints.save(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import tempfile
 import time
 import types
 from pathlib import Path
@@ -29,6 +30,7 @@ from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import checkpoints, job
 from mcp_server.workers.loading import load_model
 from mcp_server.workers.loop import TrainingLoop
+from mcp_server.workers.ranks import Ranks
 from mcp_server.workers.reporting import make_reporter
 from mcp_server.workers.rows import check_rows, rows_of
 
@@ -48,6 +50,10 @@ class TrainingFailed(UserError):
 def train(worker: job.WorkerJob) -> dict[str, Any]:
     """Train as the spec says and publish the adapter; the result for ``outcome.json``."""
     options = TrainingOptions.model_validate(worker.spec.options)
+    if not worker.leads:
+        options = options.model_copy(
+            update={"resume_adapter_file": None}
+        )  # a file of rank 0's machine: see _same_start
     lowered = recovery.read(worker.folder)
     checkpoint = worker.folder.last_checkpoint()
     if checkpoint is None and worker.spec.resume_from is not None:
@@ -55,6 +61,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     if worker.spec.resume_from is not None and not worker.folder.metrics.exists():
         events.copy_history(Path(worker.spec.resume_from).parent.parent / "metrics.jsonl", worker.folder.metrics)
     write_atomic(worker.folder.path / "config.yaml", as_yaml(options).encode())
+    ranks = Ranks.join()
     np.random.seed(options.seed)
     worker.phase("loading model", model=options.model)
     model, tokenizer = load_model(options.model)
@@ -62,8 +69,11 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     train_set, valid_set, test_set = load_data(options, tokenizer)
     mx.random.seed(options.seed)
     make_trainable(model, options)
+    _same_start(ranks, model, options)
     optimizer = make_optimizer(options)
-    loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, make_reporter(options))
+    reporter = make_reporter(options) if ranks.leads else None
+    loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, reporter, ranks)
+    checkpoint = ranks.folder(checkpoint, worker.folder.checkpoints)
     if checkpoint is not None:
         loop.resume(checkpoint)
     _check_data(worker, options, loop, train_set, valid_set)
@@ -74,17 +84,21 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
         trainable_parameters=trainable,
         parameters=get_total_parameters(model),
         device=_device(worker),
+        effective_batch=options.batch_size * options.grad_accumulation_steps,
+        ranks=ranks.size,
+        rows_per_rank=options.batch_size // ranks.size,
     )
     started = time.time()
     loop.run()
     if loop.failure is not None:
-        if loop.last_checkpoint is not None:
+        if loop.last_checkpoint is not None and ranks.leads:
             _load_weights(model, loop.last_checkpoint)
             _publish(worker, options, model, loop)
         raise TrainingFailed(loop.failure)
     if loop.stopped:
         _end_stopped(worker, options, model, loop)
     best = checkpoints.best(worker.folder.checkpoints) if options.keeps_best else None
+    best = ranks.folder(best, worker.folder.checkpoints)
     if best is not None:
         _load_weights(model, best)
     result: dict[str, Any] = {
@@ -96,14 +110,16 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
         "best_val_step": loop.best_val_step,
         "stopped_early": loop.stopped_early or None,
         "weights_of_step": loop.best_val_step if best is not None else loop.step,
-        "peak_memory_gb": round(mx.get_peak_memory() / 1e9, 3),
+        "peak_memory_gb": round(ranks.largest(mx.get_peak_memory()) / 1e9, 3),
+        "ranks": ranks.size if ranks.size > 1 else None,
         "trained_tokens": loop.trained_tokens,
         "trainable_parameters": trainable,
         "recovered": lowered.rungs or None,
     }
     if test_set is not None:
         result |= _test(worker, options, model, test_set)
-    result["adapter_path"] = str(_publish(worker, options, model, loop, **result))
+    if ranks.leads:
+        result["adapter_path"] = str(_publish(worker, options, model, loop, **result))
     return {name: value for name, value in result.items() if value is not None}
 
 
@@ -177,6 +193,21 @@ def make_trainable(model: nn.Module, options: TrainingOptions) -> None:
             ) from error
 
 
+def _same_start(ranks: Ranks, model: nn.Module, options: TrainingOptions) -> None:
+    """Let every rank begin with rank 0's adapter: it may have been read from a file that only rank 0 has."""
+    if ranks.size == 1 or options.fine_tune_type == "full":
+        return
+    with tempfile.TemporaryDirectory(prefix="mlx-training-start-") as scratch:
+        own = Path(scratch) / "own"
+        if ranks.leads:
+            own.mkdir()
+            checkpoints.save_weights(own / checkpoints.WEIGHTS, model)
+        start = ranks.folder(own if ranks.leads else None, Path(scratch) / "given")
+        assert start is not None
+        if not ranks.leads:
+            _load_weights(model, start)
+
+
 def _count_trainable(model: nn.Module) -> int:
     weights = cast(list[tuple[str, mx.array]], tree_flatten(model.trainable_parameters()))
     return sum(weight.size for _, weight in weights)
@@ -243,7 +274,7 @@ def _test(
 
 def _end_stopped(worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop) -> None:
     where = f"at step {loop.step} of {options.iters}; the checkpoint is {loop.last_checkpoint}"
-    if worker.pause_requested:
+    if worker.pause_requested or not worker.leads:
         raise job.Stopped(f"paused {where}; go on with stop_job(action='continue')", status="paused")
     adapter = _publish(worker, options, model, loop)
     raise job.Stopped(f"stopped as asked {where}; the adapter of that step is in {adapter}")
