@@ -12,6 +12,7 @@ import os
 import platform
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 _WHOLE_BYTES = 16 * 2**20  # of larger files (weights) the size, the first and the last MiB are looked at
@@ -48,10 +49,10 @@ def digest(folder: str, ending: str = "") -> str | None:
         for parent, folders, names in os.walk(folder, followlinks=True):
             folders[:] = sorted(name for name in folders if not name.startswith((".", "__pycache__")))
             for name in sorted(name for name in names if name.endswith(ending) and not name.startswith(".")):
-                path = os.path.join(parent, name)
-                size = os.path.getsize(path)
-                total.update(f"{os.path.relpath(path, folder)} {size}\n".encode())
-                with open(path, "rb") as file:
+                path = Path(parent, name)
+                size = path.stat().st_size
+                total.update(f"{path.relative_to(folder)} {size}\n".encode())
+                with path.open("rb") as file:
                     total.update(file.read(2**20 if size > _WHOLE_BYTES else -1))
                     if size > _WHOLE_BYTES:
                         file.seek(-(2**20), os.SEEK_END)

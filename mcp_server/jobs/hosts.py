@@ -42,7 +42,9 @@ def check(world: World, python: str, model: str, data: str) -> Ready:
     for host in world.hosts:
         machines.setdefault(host.ssh, []).append(host)
     if len(machines) == 1:
-        reports = [{"ports": host_report.free_ports([ip for host in world.hosts for ip in host.ips])}]
+        reports: list[dict[str, Any]] = [
+            {"ports": host_report.free_ports([ip for host in world.hosts for ip in host.ips])}
+        ]
         troubles = _wrong_addresses(world.hosts, reports[0]["ports"])
     else:
         asked = [(hosts, request | {"ips": [ip for host in hosts for ip in host.ips]}) for hosts in machines.values()]

@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -57,7 +57,8 @@ class Ranks:
         """The largest of all ranks' values."""
         if self.size == 1:
             return value
-        return int(mx.max(mx.distributed.all_gather(mx.array([value], dtype=mx.int64), stream=mx.cpu)).item())
+        found = mx.distributed.all_gather(mx.array([value], dtype=mx.int64), stream=mx.cpu)
+        return max(cast(list[int], found.tolist()))
 
     def first(self, value: float) -> float:
         """Rank 0's value, so that all decide alike to the last bit."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 import pytest
+from safetensors.numpy import load_file
 
 from mcp_server.jobs import lock, service
 from mcp_server.jobs.store import JobFolder
@@ -72,3 +73,100 @@ def test_two_ranks_have_the_losses_and_weights_of_one_on_rows_of_unequal_length(
     differences = [abs(a - b) for (_, _, a), (_, _, b) in zip(seen, expected, strict=True)]
     print(max(differences))
     assert max(differences) < 1e-5
+    final, other = (load_file(Path(job.spec().options["adapter_path"]) / "adapters.safetensors") for job in (one, pair))
+    assert final.keys() == other.keys()
+    print(max(float(abs(final[name] - other[name]).max()) for name in final))
+
+
+def test_mlx_lms_own_plain_average_would_not_have_them(project: Path):
+    """What the weighting is for: mlx-lm averages means over unequal numbers of tokens."""
+    uneven_data(project / "uneven")
+    chosen = options("lora", "adam", data="uneven", mask_prompt=False, batch_size=4, max_seq_length=128, iters=8)
+    one = run(**chosen, stock=True, adapter_path="adapters/one")
+    pair = run(**chosen, stock=True, num_processes=2, backend="ring", adapter_path="adapters/pair")
+    assert finish(one) == finish(pair) == "completed"
+    assert max(abs(a - b) for (_, _, a), (_, _, b) in zip(losses(pair), losses(one), strict=True)) > 1e-3
+
+
+def test_killed_rank_is_a_failed_job_with_the_reason_and_the_resume_is_exact(project: Path):
+    whole = run(**two(), adapter_path="adapters/whole")
+    assert finish(whole) == "completed", whole.state().why
+    job = run(**two(), adapter_path="adapters/killed")
+    wait_until(lambda: steps(job) >= 9, "nine steps")
+    found = processes(job)
+    assert len(found) == 3
+    assert {Path(f"/proc/{one.pid}").exists() for one in found} == {True}
+    found[2].kill()
+    assert finish(job, 20) == "failed"
+    why = job.state().why or ""
+    assert "rank 1 was killed by SIGKILL" in why, why
+    assert str(job.last_checkpoint()) in why
+    wait_until(lambda: gone(found), "all ranks to be gone", seconds=10)
+    wait_until(lambda: lock.read_holder(str(home() / "gpu.lock")) is None, "the lock to be free", seconds=5)
+    again = run(resume=job.job_id)
+    assert again.spec().world is not None
+    assert finish(again) == "completed", again.state().why
+    assert losses(again) == losses(whole)
+    assert weights(again) == weights(whole)
+
+
+@pytest.mark.parametrize("victim", ["watcher", "rank 0", "runner and watcher"])
+def test_whoever_is_killed_no_rank_is_left_and_the_machine_is_free(victim: str, project: Path):
+    job = run(**two(iters=4000, val_batches=0), adapter_path="adapters/test")
+    wait_until(lambda: steps(job) >= 6, "six steps")
+    found = processes(job)
+    runner = job.state().runner
+    assert runner is not None
+    if victim.startswith("runner"):
+        psutil.Process(runner.pid).kill()
+    found[1 if victim == "rank 0" else 0].kill()
+    wait_until(lambda: gone(found), "all ranks to be gone", seconds=20)
+    assert finish(job, 20) == ("lost" if victim.startswith("runner") else "failed")
+    wait_until(lambda: lock.read_holder(str(home() / "gpu.lock")) is None, "the lock to be free", seconds=5)
+    if victim == "rank 0":
+        assert "rank 0 was killed by SIGKILL" in (job.state().why or "")
+
+
+def test_pause_and_continue_of_two_ranks_equals_the_uninterrupted_run(project: Path):
+    whole = run(**two(), adapter_path="adapters/whole")
+    paused = run(**two(steps_per_report=1), adapter_path="adapters/paused")
+    wait_until(lambda: steps(paused) >= 5, "five steps")
+    service.ask_to_stop(paused, "pause")
+    assert finish(paused) == "paused", paused.state().why
+    assert not (project / "adapters/paused/adapters.safetensors").exists()
+    last = run(resume=paused.job_id)
+    assert finish(whole) == finish(last) == "completed", last.state().why
+    assert weights(last) == weights(whole)
+
+
+def test_stopped_ranks_end_together_and_leave_the_adapter_of_their_last_step(project: Path):
+    job = run(**two(iters=4000, val_batches=0), adapter_path="adapters/test")
+    wait_until(lambda: steps(job) >= 6, "six steps")
+    found = processes(job)
+    service.ask_to_stop(job, "stop")
+    assert finish(job) == "cancelled"
+    assert "the adapter of that step" in (job.state().why or "")
+    assert (project / "adapters/test/adapters.safetensors").exists()
+    assert gone(found)
+
+
+def test_best_checkpoint_test_loss_and_early_stop_are_decided_alike_by_all_ranks(project: Path):
+    chosen = two(iters=200, steps_per_eval=2, early_stopping_patience=2, learning_rate=0.05, test=True, test_batches=2)
+    job = run(**chosen, adapter_path="adapters/test")
+    assert finish(job) == "completed", job.state().why
+    outcome = job.outcome()
+    assert outcome is not None and outcome.result is not None
+    assert outcome.result["stopped_early"]
+    assert outcome.result["weights_of_step"] == outcome.result["best_val_step"] < outcome.result["steps"]
+    assert outcome.result["test_loss"] > 0
+    assert outcome.result["ranks"] == 2
+
+
+def test_one_process_is_no_distributed_run_whatever_the_environment_says(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLX_RANK", "1")
+    monkeypatch.setenv("MLX_HOSTFILE", "/nonexistent/hosts.json")
+    job = run(**options("lora", "adam", num_processes=1, iters=4), adapter_path="adapters/test")
+    assert job.spec().world is None
+    assert finish(job) == "completed", job.state().why
