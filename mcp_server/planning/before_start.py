@@ -71,17 +71,13 @@ def before_start(options: TrainingOptions, backend: str, world: World | None = N
         return StartCheck(None, [])
     lengths = _lengths(options)
     tokens = memory.padded(lengths.longest, options.max_seq_length)
-    ranks, here = (world.size, world.local) if world is not None else (1, 1)
-    options = options.model_copy(update={"batch_size": options.batch_size // ranks})
-    # Ranks on CUDA have a GPU each.
-    here = 1 if world is not None and world.engine == "nccl" else here
-    expected = Expectation(found, options, tokens, budgets.read(backend_name(backend)).share(here))
+    expected = Expectation(found, options, tokens, budgets.read(backend_name(backend)).of_rank(world))
     check = judge(expected)
     if check.verdict == "not now":
         raise DoesNotFitError(check.text)
     if check.verdict == "does not fit":
         smaller = smallest_harm(expected, lengths)
-        if smaller is None or ranks > 1:  # the ladder's batch sizes are one rank's
+        if smaller is None:
             raise DoesNotFitError(f"{check.text}; {advice(found, expected.budget)}")
         changed = ", ".join(f"{name}={_shown(value)}" for name, value in smaller.changes.items())
         raise DoesNotFitError(
@@ -89,8 +85,13 @@ def before_start(options: TrainingOptions, backend: str, world: World | None = N
             "or ask plan_training for all arguments"
         )
     # A run that goes through every row has met the longest one; a shorter run may not have.
-    seen_all = options.iters * options.batch_size * ranks >= lengths.rows and lengths.counted_by != "characters"
-    return StartCheck(expected, [check.text] if check.verdict == "tight" else [], exact=seen_all, processes=here)
+    seen_all = options.iters * options.batch_size >= lengths.rows and lengths.counted_by != "characters"
+    return StartCheck(
+        expected,
+        [check.text] if check.verdict == "tight" else [],
+        exact=seen_all,
+        processes=budgets.processes_sharing(world),
+    )
 
 
 def _shown(value: Any) -> str:

@@ -42,7 +42,9 @@ class Expectation:
     def __init__(self, shape: ModelShape, options: TrainingOptions, tokens: int, budget: Budget) -> None:
         self.shape, self.options, self.tokens, self.budget = shape, options, tokens, budget
         known = coefficients(budget.backend)
-        self.parts: MemoryParts = memory.estimate(shape, options, tokens, known)
+        # Each rank holds the whole model, and the activations of its own rows.
+        own = options.model_copy(update={"batch_size": -(-options.batch_size // budget.ranks)})
+        self.parts: MemoryParts = memory.estimate(shape, own, tokens, known)
         self.correction: Correction = calibration.correction(
             budget.machine_key(), grad_checkpoint=options.grad_checkpoint
         )

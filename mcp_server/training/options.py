@@ -140,11 +140,6 @@ class TrainingOptions(FeatureNames):
             raise ValueError("0 would train all layers in mlx-lm; say -1 for all or a number from 1")
         return value
 
-    @field_validator("hosts", mode="before")
-    @classmethod
-    def _separate(cls, value: Any) -> Any:
-        return [name.strip() for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-
     @field_validator("hosts")
     @classmethod
     def _plain_names(cls, value: list[str] | None) -> list[str] | None:

@@ -6,20 +6,29 @@ import ipaddress
 import json
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 
 from mcp_server import settings
 from mcp_server.errors import ArgumentError, HostError, PathError
 from mcp_server.jobs.world import Engine, Host, World
-from mcp_server.training.options import TrainingOptions, is_host_name
+from mcp_server.training.options import is_host_name
 
 _LOOPBACK = "127.0.0.1"
 
 
-def world_of(options: TrainingOptions, platform: str) -> World | None:
-    """The ranks that ``options`` asks for; None for one. ``platform``: the back end, such as "linux-cuda".
+class Spread(Protocol):
+    """The options that say where the ranks are."""
+
+    hosts: list[str] | None
+    hostfile: str | None
+    num_processes: int
+    backend: Any
+
+
+def world_of(options: Spread, platform: str) -> World | None:
+    """The ranks that the options ask for; None for one. ``platform``: the back end, such as "linux-cuda".
 
     Raises HostError, ArgumentError or PathError.
     """
@@ -37,7 +46,6 @@ def world_of(options: TrainingOptions, platform: str) -> World | None:
     hosts = _with_own(hosts)
     world = World(engine=_engine(engine, hosts, platform), hosts=hosts, envs=envs)
     _check_addresses(world)
-    check_batch(options.batch_size, world.size)
     return world
 
 

@@ -22,7 +22,7 @@ from mcp_server.platform import interpreter
 from mcp_server.platform.check import require_platform
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions, short_name
-from mcp_server.training.ranks import world_of
+from mcp_server.training.ranks import check_batch, world_of
 from mcp_server.training.request import Resolved, TrainingRequest, data_digest, resolve, resolve_length
 
 _DISK_MARGIN_BYTES = 200 * 10**6
@@ -57,6 +57,8 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
     rows = report.splits["train"].rows if report else None
     options = _check_start_weights(resolve_length(options, rows))
     world = world_of(options, backend)
+    if world is not None:
+        check_batch(options.batch_size, world.size)
     ready = _check_hosts(world, options)
     warnings = [*resolved.warnings, *_changed_data(resolved, options)]
     job_id = store.new_id("train")
