@@ -195,17 +195,18 @@ class Ranks:
         self._folder.write_outcome(Outcome(status="failed", why=f"{name} {what}; {others}{left}", cause=cause))
 
     def _culprit(self) -> Rank:
-        """The rank whose end is the cause. Of those that ended close together: first a signal, then a word of one's own."""
+        """The rank whose end is the cause. Of those that ended close together: first a signal, then a word of one's own,
+        rank 0's before all, since what all ranks find wrong (a row of the data) is its to say."""
         own = [rank for rank in self._ranks if not rank.ended_by_us and rank.code]
         in_order = sorted(own, key=lambda rank: self._ended.index(rank) if rank in self._ended else len(self._ranks))
         return min(in_order, key=self._blame) if in_order else self._ranks[0]
 
-    def _blame(self, rank: Rank) -> int:
+    def _blame(self, rank: Rank) -> tuple[int, bool]:
         if rank.code is not None and rank.code < 0 and rank.code != -signal.SIGABRT:
-            return 0
+            return 0, False
         word = rank.outcome() if rank.number else self._folder.outcome()
         text = (word.why or "") if word is not None else last_line(rank.log)
-        return 2 if _LEFT_ALONE.search(text) else 1
+        return (2 if _LEFT_ALONE.search(text) else 1), rank.number != 0
 
 
 def _settings() -> dict[str, str]:

@@ -91,7 +91,9 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     started = time.time()
     loop.run()
     if loop.failure is not None:
-        if loop.last_checkpoint is not None and ranks.leads:
+        if not ranks.leads:
+            raise job.Stopped(loop.failure)  # all ranks found the same; rank 0 has it to say
+        if loop.last_checkpoint is not None:
             _load_weights(model, loop.last_checkpoint)
             _publish(worker, options, model, loop)
         raise TrainingFailed(loop.failure)

@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from mcp_server.errors import ArgumentError, HostError, UserError
 from mcp_server.jobs import store
+from mcp_server.jobs.events import read_since
 from mcp_server.jobs.store import JobFolder
 from tests.exactness import finish, losses, options, run, steps, weights
 from tests.helpers import wait_until
@@ -101,6 +102,25 @@ def test_what_a_host_says_of_its_own_failure_is_the_reason_and_rank_0_does_not_w
     assert (job.state().why or "").startswith(reason), job.state().why
     assert not psutil.pid_exists(worker.pid)
     assert not (project / "adapters/test").exists(), "nothing half made is left"
+
+
+def test_out_of_memory_on_one_host_takes_all_ranks_one_rung_lower(ssh: Path, project: Path):
+    """The stand-in says at the first start what a rank says that could not get its memory; the second is real."""
+    word = '{"status": "failed", "why": "RuntimeError: [malloc] Unable to allocate 9 bytes.", "cause": "out-of-memory"}'
+    script = ssh.parent / "no-memory"
+    script.write_text(f"#!/bin/bash\ntouch {ssh.parent}/once\necho 'outcome: {word}'\nexit 1\n", encoding="utf-8")
+    script.chmod(0o755)
+    _change_on_the_way(ssh, f"s#^env .*train -$#if [ -e {ssh.parent}/once ]; then &; else exec {script}; fi#")
+    chosen = options("lora", "adam", hosts=HOSTS, backend="ring", batch_size=4, iters=4)
+    job = run(**chosen, adapter_path="adapters/test")
+    assert finish(job) == "completed", job.state().why
+    outcome = job.outcome()
+    assert outcome is not None and outcome.result is not None
+    assert outcome.result["recovered"] == [
+        "batch_size 4 in 2 parts of 2, gradients accumulated: the effective batch stays"
+    ]
+    alerts = [event for event in read_since(job.metrics, 0).events if event["type"] == "alert"]
+    assert any("rank 1 on 127.0.0.2 failed" in alert["message"] for alert in alerts)
 
 
 def _change_on_the_way(ssh: Path, found: str) -> None:

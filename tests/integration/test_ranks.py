@@ -35,7 +35,7 @@ def uneven_data(folder: Path, rows: int = 40) -> None:
 
 def two(**changes: Any) -> dict[str, Any]:
     """A training by two ranks over the ring, dropout included."""
-    return options("lora", "adam", num_processes=2, backend="ring", **changes)
+    return options("lora", "adam") | {"num_processes": 2, "backend": "ring"} | changes
 
 
 def processes(job: JobFolder) -> list[psutil.Process]:
@@ -160,6 +160,18 @@ def test_best_checkpoint_test_loss_and_early_stop_are_decided_alike_by_all_ranks
     assert outcome.result["weights_of_step"] == outcome.result["best_val_step"] < outcome.result["steps"]
     assert outcome.result["test_loss"] > 0
     assert outcome.result["ranks"] == 2
+
+
+def test_loss_that_is_no_number_ends_all_ranks_with_the_last_good_weights(project: Path):
+    chosen = two(lr_schedule="3:1e-3,397:1e38", warmup=0, iters=400, optimizer="sgd", grad_accumulation_steps=1)
+    job = run(**chosen | {"save_every": 1, "val_batches": 0}, adapter_path="adapters/test")
+    found = wait_until(lambda: job.state().worker and len(processes(job)) == 3 and processes(job), "both ranks")
+    assert finish(job) == "failed"
+    why, good = job.state().why or "", job.last_checkpoint()
+    assert good is not None
+    assert f"back at the last good checkpoint, {good}" in why, why
+    assert weights(job) == (good / "adapters.safetensors").read_bytes()
+    assert gone(found)
 
 
 def test_one_process_is_no_distributed_run_whatever_the_environment_says(
