@@ -37,6 +37,8 @@ FAREWELL_SECONDS = 10.0  # how long the others may take to notice by themselves 
 WORKER = "mcp_server.workers.train"
 # Said by a rank that another has left: a consequence, never the cause.
 _LEFT_ALONE = re.compile(r"\[(ring|jaccl|nccl)\]|connection to a peer|NCCL", re.I)
+_UNMET = re.compile(r"Couldn't connect", re.I)
+_LOOK = "look at addresses, cables and firewalls between the hosts"
 
 
 class Rank:
@@ -132,6 +134,9 @@ class Ranks:
         lock = os.environ.get("MLX_TRAINING_LOCK_FD")
         log = self._folder.log if number == 0 else self._folder.path / f"rank-{number}.log"
         with log.open("ab") as file:
+            if number:  # what an earlier attempt said last must not be taken for this one's
+                file.write(f"[{time.strftime('%H:%M:%S')}] {self._world.named(number)} starts\n".encode())
+                file.flush()
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
@@ -182,6 +187,10 @@ class Ranks:
         word, code, cause = culprit.outcome(), culprit.code or 0, None
         if word is not None:
             what, cause = f"failed: {word.why}", word.cause
+            if _UNMET.search(word.why or ""):
+                what += f"; {_LOOK}"
+        elif code == -signal.SIGALRM:
+            what = f"waited in vain for the others; {_LOOK}"
         elif culprit.lost_connection:
             what = f"was lost: ssh ended with exit code 255 ({last_line(culprit.log)})"
         elif code < 0:

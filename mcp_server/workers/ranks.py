@@ -15,7 +15,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
-from mcp_server.jobs.world import ENGINE
+from mcp_server.jobs.world import ENGINE, World
 
 Loss = Callable[..., tuple[mx.array, mx.array]]
 _CONNECT_SECONDS = 180  # the others may have to be woken up; then something is wrong
@@ -29,15 +29,22 @@ class Ranks:
         self.number, self.size = number, size
 
     @classmethod
-    def join(cls) -> Ranks:
-        """Meet the others, if this process was started as one of several. Raises RuntimeError when they can't be met."""
-        engine = os.environ.get(ENGINE)
-        if engine is None:
+    def join(cls, world: World | None) -> Ranks:
+        """Meet the others of ``world``, if there are any. Raises RuntimeError when they can't be met."""
+        if world is None:
             return cls()
         # Waiting for a connection, mlx listens to nothing and holds Python's lock: only the system can end it.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.alarm(_CONNECT_SECONDS)
-        group = mx.distributed.init(strict=True, backend=engine)
+        while True:
+            try:
+                group = mx.distributed.init(strict=True, backend=os.environ[ENGINE])
+                break
+            except RuntimeError as error:
+                # A ring's last rank calls rank 0 before all else. It gives up after 15 s; rank 0 may still be starting.
+                last = int(os.environ["MLX_RANK"]) == world.size - 1
+                if not (last and world.engine == "ring" and "Couldn't connect" in str(error)):
+                    raise
         signal.alarm(0)
         return cls(group.rank(), group.size())
 

@@ -61,7 +61,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     if worker.spec.resume_from is not None and not worker.folder.metrics.exists():
         events.copy_history(Path(worker.spec.resume_from).parent.parent / "metrics.jsonl", worker.folder.metrics)
     write_atomic(worker.folder.path / "config.yaml", as_yaml(options).encode())
-    ranks = Ranks.join()
+    ranks = Ranks.join(worker.spec.world)
     np.random.seed(options.seed)
     worker.phase("loading model", model=options.model)
     model, tokenizer = load_model(options.model)
