@@ -70,8 +70,8 @@ class World(BaseModel, frozen=True):
 
     def protocol(self, rank: int, ports: list[list[int]]) -> tuple[dict[str, str], dict[str, str]]:
         """Variables, and variables that name a file with the given text. ``ports``: free ones, for each rank one an address."""
-        variables = {"MLX_RANK": str(rank), RANK: str(rank), ENGINE: self.engine}
-        variables |= dict(entry.split("=", 1) for entry in self.envs)
+        variables = dict(entry.split("=", 1) for entry in self.envs)
+        variables |= {"MLX_RANK": str(rank), RANK: str(rank), ENGINE: self.engine}
         first = self.hosts[0].ips[0]
         if self.engine == "ring":
             nodes = [

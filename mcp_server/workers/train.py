@@ -51,9 +51,8 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     """Train as the spec says and publish the adapter; the result for ``outcome.json``."""
     options = TrainingOptions.model_validate(worker.spec.options)
     if not worker.leads:
-        options = options.model_copy(
-            update={"resume_adapter_file": None}
-        )  # a file of rank 0's machine: see _same_start
+        # A file of rank 0's machine: see _same_start.
+        options = options.model_copy(update={"resume_adapter_file": None})
     lowered = recovery.read(worker.folder)
     checkpoint = worker.folder.last_checkpoint()
     if checkpoint is None and worker.spec.resume_from is not None:
@@ -69,7 +68,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     train_set, valid_set, test_set = load_data(options, tokenizer)
     mx.random.seed(options.seed)
     make_trainable(model, options)
-    _same_start(ranks, model, options)
+    _same_start(ranks, model)
     optimizer = make_optimizer(options)
     reporter = make_reporter(options) if ranks.leads else None
     loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, reporter, ranks)
@@ -99,8 +98,8 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
         raise TrainingFailed(loop.failure)
     if loop.stopped:
         _end_stopped(worker, options, model, loop)
-    best = checkpoints.best(worker.folder.checkpoints) if options.keeps_best else None
-    best = ranks.folder(best, worker.folder.checkpoints)
+    kept = checkpoints.best(worker.folder.checkpoints) if options.keeps_best else None
+    best = ranks.folder(kept, worker.folder.checkpoints)
     if best is not None:
         _load_weights(model, best)
     result: dict[str, Any] = {
@@ -195,9 +194,9 @@ def make_trainable(model: nn.Module, options: TrainingOptions) -> None:
             ) from error
 
 
-def _same_start(ranks: Ranks, model: nn.Module, options: TrainingOptions) -> None:
-    """Let every rank begin with rank 0's adapter: it may have been read from a file that only rank 0 has."""
-    if ranks.size == 1 or options.fine_tune_type == "full":
+def _same_start(ranks: Ranks, model: nn.Module) -> None:
+    """Let every rank begin with rank 0's weights: they may have been read from a file that only rank 0 has."""
+    if ranks.size == 1:
         return
     with tempfile.TemporaryDirectory(prefix="mlx-training-start-") as scratch:
         own = Path(scratch) / "own"
@@ -276,7 +275,9 @@ def _test(
 
 def _end_stopped(worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop) -> None:
     where = f"at step {loop.step} of {options.iters}; the checkpoint is {loop.last_checkpoint}"
-    if worker.pause_requested or not worker.leads:
+    if not worker.leads:
+        raise job.Stopped(f"stopped with rank 0 at step {loop.step}")
+    if worker.pause_requested:
         raise job.Stopped(f"paused {where}; go on with stop_job(action='continue')", status="paused")
     adapter = _publish(worker, options, model, loop)
     raise job.Stopped(f"stopped as asked {where}; the adapter of that step is in {adapter}")
