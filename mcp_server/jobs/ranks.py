@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from mcp_server.jobs import hosts, recovery
 from mcp_server.jobs.death import checkpoint_text, last_line, was_out_of_memory
 from mcp_server.jobs.recovery import oom_kills
 from mcp_server.jobs.store import JobFolder, Outcome
-from mcp_server.jobs.world import FROM_STDIN, OUTCOME, World, message
+from mcp_server.jobs.world import FROM_STDIN, OUTCOME, Task, World
 from mcp_server.training.diagnose import kind_of_failure, remedy
 
 POLL_SECONDS = 0.05
@@ -115,6 +116,7 @@ class Ranks:
         finally:
             for rank in self._ranks:
                 rank.end()
+                shutil.rmtree(self._folder.path / f"rank-{rank.number}", ignore_errors=True)
         if self._ranks[0].code == 0:
             return 0
         self._explain(kills_before)
@@ -146,11 +148,23 @@ class Ranks:
                 pass_fds=(int(lock),) if lock is not None and host.ssh is None else (),
             )
         assert process.stdin is not None
-        spec = self._spec.model_dump() | {"resume_from": None, "scratch": None, "reserved": None}
+        told = Task(
+            spec=self._spec.model_dump() | {"resume_from": None, "scratch": None, "reserved": None},
+            recovery=recovery.read(self._folder).model_dump(),
+            files=files,
+            scratch=None if host.ssh is not None else str(self._scratch(number) if number else self._folder.path),
+        )
         with contextlib.suppress(OSError):  # it died at once: seen soon
-            process.stdin.write(message(spec, recovery.read(self._folder).model_dump(), files))
+            process.stdin.write(told.model_dump_json().encode() + b"\n")
             process.stdin.flush()
         return Rank(number, process, log, remote=host.ssh is not None)
+
+    def _scratch(self, number: int) -> Path:
+        """An empty folder for the copies that a rank on this machine makes of what rank 0 sends it."""
+        folder = self._folder.path / f"rank-{number}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        return folder
 
     def _wait(self) -> None:
         """Until all have ended, or one has ended so that the others must be."""

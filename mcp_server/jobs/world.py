@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -91,13 +93,20 @@ def without_engine(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in ENGINE_VARIABLES | {RANK, ENGINE}}
 
 
-def message(spec: dict[str, Any], recovery: dict[str, Any], files: dict[str, str]) -> bytes:
-    """The one line on its standard input by which a rank learns what only the process that starts it knows."""
-    return json.dumps({"spec": spec, "recovery": recovery, "files": files}).encode() + b"\n"
+class Task(BaseModel):
+    """What only the process that starts a rank knows: one line on the rank's standard input.
+
+    ``scratch``: rank 0's job folder, or an empty one that the starter removes; None: the rank makes one of its own.
+    """
+
+    spec: dict[str, Any]
+    recovery: dict[str, Any]
+    files: dict[str, str]
+    scratch: str | None = None
 
 
-def listen() -> dict[str, Any]:
-    """What ``message`` says. From now on this process ends when its standard input does: nobody watches it any more."""
+def listen() -> Task:
+    """The task of this rank. From now on this process ends when its standard input does: nobody watches it any more."""
     line = b""
     while not line.endswith(b"\n"):
         more = os.read(0, 65536)
@@ -105,10 +114,14 @@ def listen() -> dict[str, Any]:
             os._exit(1)
         line += more
 
+    task = Task.model_validate_json(line)
+    own = "" if task.scratch else tempfile.mkdtemp(prefix="mlx-training-rank-")
+
     def wait_for_end() -> None:
         while os.read(0, 4096):
             pass
+        shutil.rmtree(own, ignore_errors=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=wait_for_end, daemon=True).start()
-    return json.loads(line)
+    return task.model_copy(update={"scratch": task.scratch or own})

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -91,26 +91,26 @@ def run(task: Callable[[WorkerJob], dict[str, Any]]) -> None:
     """Run ``task`` as the job whose folder is the first argument, record how it ended, and exit."""
     _keep_lock_to_ourselves()
     sys.stdout, sys.stderr = _LossyStream(sys.stdout), _LossyStream(sys.stderr)
-    with contextlib.ExitStack() as stack:
-        job = _open(stack)
-        outcome = _end_of(task, job)
+    job = _open()
+    outcome = _end_of(task, job)
     if not job.leads:
+        shutil.rmtree(job.folder.path, ignore_errors=True)
         print(f"{OUTCOME}{outcome.model_dump_json(exclude_none=True)}", flush=True)
     sys.exit(0 if outcome.status != "failed" else 1)
 
 
-def _open(stack: contextlib.ExitStack) -> WorkerJob:
+def _open() -> WorkerJob:
     """The job in the folder named by the first argument, or, for a rank without one, as told on standard input."""
     told = world.listen() if world.RANK in os.environ else None
     if sys.argv[1] != FROM_STDIN:
         job = WorkerJob(JobFolder(Path(sys.argv[1])))
     else:
-        assert told is not None
-        path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mlx-training-rank-")))
-        write_json(path / "spec.json", told["spec"])
-        write_json(path / "recovery.json", told["recovery"])
+        assert told is not None and told.scratch is not None
+        path = Path(told.scratch)
+        write_json(path / "spec.json", told.spec)
+        write_json(path / "recovery.json", told.recovery)
         job = WorkerJob(JobFolder(path), leads=False)
-    for name, text in told["files"].items() if told is not None else ():
+    for name, text in told.files.items() if told is not None else ():
         file = job.folder.path / f"{name.lower()}.json"
         file.write_text(text, encoding="utf-8")
         os.environ[name] = str(file)

@@ -103,6 +103,7 @@ def test_killed_rank_is_a_failed_job_with_the_reason_and_the_resume_is_exact(pro
     assert "rank 1 was killed by SIGKILL" in why, why
     assert str(job.last_checkpoint()) in why
     wait_until(lambda: gone(found), "all ranks to be gone", seconds=10)
+    assert not list(job.path.glob("rank-?")), "copies of rank 0's checkpoints are gone too"
     wait_until(lambda: lock.read_holder(str(home() / "gpu.lock")) is None, "the lock to be free", seconds=5)
     again = run(resume=job.job_id)
     assert again.spec().world is not None
