@@ -116,6 +116,7 @@ def main() -> None:
         "peak_gb": {name: round(max(run["peak_gb"] for run in runs), 3) for name, runs in found.items()},
         "speed_ratio": [round(ratio, 3) for ratio in ratios],
         "largest_loss_difference": max(abs(one - several) for one, several in pairs),
+        "largest_relative_loss_difference": max(abs(one - several) / abs(one) for one, several in pairs),
         "steps_compared": len(pairs),
         "cpus": os.cpu_count(),
     }
