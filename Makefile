@@ -38,6 +38,7 @@ audit: setup  ## known vulnerabilities in the pinned dependencies
 
 bench: setup  ## speed and memory, as ratios in one run, into benchmarks/RESULTS.md (about an hour)
 	$(RUN) python benchmarks/results.py
+	$(RUN) --with anthropic==0.38.0 --with tokenizers python benchmarks/context.py
 
 setup: .venv/.synced
 

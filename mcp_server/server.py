@@ -12,19 +12,19 @@ import logging  # noqa: E402
 from mcp.server.mcpserver import MCPServer  # noqa: E402
 
 from mcp_server import __version__  # noqa: E402
+from mcp_server.prompts import add_prompts  # noqa: E402
+from mcp_server.resources import add_resources  # noqa: E402
 from mcp_server.tools import datasets, jobs, models, planning, platform, training  # noqa: E402
 
 INSTRUCTIONS = (
-    "Fine-tunes language models on this Mac with MLX. Order: check_platform (prepare_environment if it says so), "
-    "inspect_dataset (prepare_dataset first if the data are not mlx-lm's), convert_model if needed, plan_training, "
-    "start_lora_training, read_training_log, run_benchmark against the base. "
-    "Jobs outlive the session; list_jobs finds them."
+    "Fine-tunes language models on this Mac with MLX. Order: check_platform, inspect_dataset, plan_training, "
+    "start_lora_training, read_training_log, run_benchmark. Jobs outlive the session; list_jobs finds them."
 )
 
 
 def build_server() -> MCPServer:
-    """The server with all its tools."""
-    return MCPServer(
+    """The server with all its tools, resources and prompts."""
+    server = MCPServer(
         "mlx",
         title="MLX training",
         version=__version__,
@@ -32,6 +32,9 @@ def build_server() -> MCPServer:
         tools=[*platform.TOOLS, *planning.TOOLS, *datasets.TOOLS, *models.TOOLS, *training.TOOLS, *jobs.TOOLS],
         log_level="WARNING",
     )
+    add_resources(server)
+    add_prompts(server)
+    return server
 
 
 def main(arguments: list[str] | None = None) -> None:

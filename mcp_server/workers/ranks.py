@@ -52,10 +52,6 @@ class Ranks:
     def leads(self) -> bool:
         return self.number == 0
 
-    def share(self, rows: list[int]) -> list[int]:
-        """This rank's rows of a batch, as mlx-lm takes them: every ``size``-th."""
-        return rows[self.number :: self.size]
-
     def any(self, holds: bool) -> bool:
         """Whether it holds on some rank."""
         return self.largest(int(holds)) > 0
