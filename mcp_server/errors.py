@@ -51,6 +51,10 @@ class BusyError(JobError):
     """Another job has the machine and the call said not to wait."""
 
 
+class HostError(UserError):
+    """A machine of a training over several can't be reached or lacks what a rank needs."""
+
+
 class ArgumentError(UserError):
     """An argument that does not exist or has a value out of range."""
 

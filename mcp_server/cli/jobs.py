@@ -42,11 +42,12 @@ def add_commands(commands: Any) -> None:
 def _jobs(arguments: argparse.Namespace) -> int:
     found = index.newest(max(1, arguments.limit))
     if not arguments.json:
-        table = Table("job", "status", "step", "created", "adapter", box=None)
+        table = Table("job", "status", "step", "ranks", "created", "adapter", box=None)
         for view in found.jobs:
             step = f"{view.step}/{view.total}" if view.total else ""
             created = time.strftime("%Y-%m-%d %H:%M", time.localtime(view.created))
-            table.add_row(view.job_id, view.status, step, created, view.adapter_path or "")
+            ranks = str(view.ranks or "")
+            table.add_row(view.job_id, view.status, step, ranks, created, view.adapter_path or "")
         Console().print(table)
     show(found, as_json=arguments.json, text=found.showing)
     return 0

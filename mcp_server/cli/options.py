@@ -56,6 +56,8 @@ def _read(name: str, value: Any, field: FieldInfo) -> Any:
     )
     if not structured or not isinstance(value, str):
         return value
+    if list[str] in _annotations(field) and not value.lstrip().startswith("["):
+        return value.split(",")
     try:
         return json.loads(value)
     except ValueError as error:
@@ -63,11 +65,16 @@ def _read(name: str, value: Any, field: FieldInfo) -> Any:
         raise ArgumentError(f"{flag} {value!r} is not JSON: {error}; write for example '{{\"rank\": 16}}'") from error
 
 
-def _kinds(field: FieldInfo) -> set[Any]:
-    """The types a field takes, without None, generics by their origin."""
+def _annotations(field: FieldInfo) -> list[Any]:
+    """The types a field takes, without None."""
     annotation: Any = field.annotation
     parts = typing.get_args(annotation) if type(None) in typing.get_args(annotation) else (annotation,)
-    return {typing.get_origin(part) or part for part in parts if part is not type(None)}
+    return [part for part in parts if part is not type(None)]
+
+
+def _kinds(field: FieldInfo) -> set[Any]:
+    """``_annotations``, generics by their origin."""
+    return {typing.get_origin(part) or part for part in _annotations(field)}
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

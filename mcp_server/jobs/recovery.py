@@ -38,7 +38,8 @@ def next_rung(folder: JobFolder, spec: JobSpec) -> Recovery | None:
     recovery = read(folder)
     batch = int(options["batch_size"])
     change: dict[str, Any]
-    divisors = [n for n in range(recovery.splits + 1, batch + 1) if batch % n == 0]
+    ranks = spec.world.size if spec.world else 1  # each takes an equal share of each part
+    divisors = [n for n in range(recovery.splits + 1, batch // ranks + 1) if batch % (n * ranks) == 0]
     if divisors:
         splits = divisors[0]
         change = {"splits": splits}

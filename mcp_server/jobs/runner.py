@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import os
 import signal
 import subprocess
@@ -18,19 +17,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-import psutil
-
 from mcp_server import launch, settings
 from mcp_server.jobs import lock
 from mcp_server.jobs.cleanup import clean
+from mcp_server.jobs.death import describe_death, was_out_of_memory
 from mcp_server.jobs.events import EventWriter, tail
 from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.queue import Ticket
 from mcp_server.jobs.recovery import next_rung, oom_kills
 from mcp_server.jobs.store import SKIPS_LINE, JobFolder, JobState, Outcome
+from mcp_server.jobs.world import without_engine
 from mcp_server.planning.budget import free_bytes
-from mcp_server.training.diagnose import kind_of_failure, remedy
 from mcp_server.training.measures import worker_environment
 
 POLL_SECONDS = 0.1
@@ -89,19 +87,15 @@ class Runner:
 
     def _end_of(self, process: subprocess.Popen[bytes], kills_before: int | None) -> tuple[Outcome, int]:
         code = self._wait_for(process)
+        if self._spec.world is not None:
+            # Whatever became of the process that watches the ranks: none of them outlives it.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
         outcome = self._folder.outcome()
         if outcome is None:
-            out_of_memory = code == -signal.SIGKILL and self._was_out_of_memory(kills_before)
+            out_of_memory = code == -signal.SIGKILL and was_out_of_memory(self._folder, kills_before)
             outcome = describe_death(self._folder, code, self._stop_asked_at is not None, out_of_memory)
         return outcome, code
-
-    def _was_out_of_memory(self, kills_before: int | None) -> bool:
-        """Whether a SIGKILL came from the system for want of memory: Linux counts them, elsewhere the last telemetry tells."""
-        kills = oom_kills()
-        if kills is not None and kills_before is not None:
-            return kills > kills_before
-        memory = [event for event in tail(self._folder.metrics) if event["type"] == "memory"]
-        return bool(memory) and memory[-1].get("available_bytes", math.inf) < 0.03 * psutil.virtual_memory().total
 
     def _goes_on(self, outcome: Outcome) -> bool:
         """Whether a job that ran out of memory is tried again, one rung lower."""
@@ -181,13 +175,13 @@ class Runner:
     def _start_worker(self, descriptor: int | None) -> subprocess.Popen[bytes]:
         (self._folder.path / "outcome.json").unlink(missing_ok=True)
         held = () if descriptor is None else (descriptor,)
-        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        environment = without_engine(os.environ) | {"PYTHONUNBUFFERED": "1"}
         environment |= worker_environment(self._spec.kind, self._spec.options, os.environ)
         if descriptor is not None:
             environment["MLX_TRAINING_LOCK_FD"] = str(descriptor)
         with self._folder.log.open("ab") as log:
             return subprocess.Popen(
-                launch.command(self._spec.python, WORKERS[self._spec.kind], str(self._folder.path)),
+                self._command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -195,6 +189,12 @@ class Runner:
                 pass_fds=held,
                 start_new_session=True,  # a signal to the runner's group must not end the worker without a checkpoint
             )
+
+    def _command(self) -> list[str]:
+        """The worker's command line; of several ranks, that of the process that starts and watches them."""
+        if self._spec.world is not None:
+            return launch.command(sys.executable, "mcp_server.jobs.ranks", str(self._folder.path))
+        return launch.command(self._spec.python, WORKERS[self._spec.kind], str(self._folder.path))
 
     def _announce(self, descriptor: int, pid: int) -> None:
         lock.write_holder(
@@ -282,36 +282,6 @@ class StallWatch:
             self._events.write(
                 "alert", kind="stalled", level="warning", message=f"nothing was reported for {silent / 60:.0f} minutes"
             )
-
-
-def describe_death(folder: JobFolder, code: int, stop_asked: bool, out_of_memory: bool) -> Outcome:
-    """What to say of a worker that ended without a word of its own."""
-    if code < 0:
-        name = signal.Signals(-code).name
-        if stop_asked:
-            return Outcome(status="cancelled", why=f"ended by {name} after a stop was asked for{_checkpoint(folder)}")
-        if out_of_memory:
-            why = f"out of memory: the system killed the worker{_checkpoint(folder)}; {remedy('out-of-memory')}"
-            return Outcome(status="failed", why=why, cause="out-of-memory")
-        return Outcome(status="failed", why=f"the worker was killed by {name}{_checkpoint(folder)}")
-    last = _tail(folder.log)
-    why = f"the worker ended with exit code {code}: {last}{_checkpoint(folder)}"
-    return Outcome(status="failed", why=why, cause=kind_of_failure(last))
-
-
-def _checkpoint(folder: JobFolder) -> str:
-    last = folder.last_checkpoint()
-    if last is not None:
-        return f"; its last checkpoint is {last}"
-    return "; it had no checkpoint yet" if folder.job_id.startswith("train-") else ""
-
-
-def _tail(log: Path) -> str:
-    try:
-        lines = log.read_bytes()[-4096:].decode("utf-8", "replace").strip().splitlines()
-    except OSError:
-        lines = []
-    return lines[-1][:300] if lines else "it printed nothing"
 
 
 def main() -> None:

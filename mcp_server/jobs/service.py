@@ -22,6 +22,7 @@ from mcp_server.jobs.files import write_json
 from mcp_server.jobs.pace import seconds_left
 from mcp_server.jobs.runner import REFUSED
 from mcp_server.jobs.store import JobFolder, JobSpec, JobState, Kind, Status
+from mcp_server.jobs.world import World
 from mcp_server.platform import interpreter
 
 IfBusy = Literal["queue", "refuse"]
@@ -44,6 +45,7 @@ class JobView(BaseModel):
     started: float | None = None
     ended: float | None = None
     seconds_left: float | None = Field(default=None, description="At the pace of the last reports")
+    ranks: int | None = Field(default=None, description="Processes that train together, when more than one")
     adapter_path: str | None = None
     last_checkpoint: str | None = None
 
@@ -59,6 +61,7 @@ def start(
     python: Path | None = None,
     needs_bytes: int | None = None,
     resume_from: Path | None = None,
+    world: World | None = None,
 ) -> JobFolder:
     """Make a job and set it going in a process of its own. Raises BusyError when busy and told not to wait.
 
@@ -76,6 +79,7 @@ def start(
         scratch=str(scratch) if scratch else None,
         reserved=str(reserved) if reserved else None,
         resume_from=str(resume_from) if resume_from else None,
+        world=world,
         options=options.model_dump(mode="json"),
     )
     folder: JobFolder | None = None
@@ -205,6 +209,7 @@ def view(folder: JobFolder) -> JobView:
         created=spec.created,
         started=state.started,
         ended=state.ended,
+        ranks=spec.world.size if spec.world else None,
         adapter_path=spec.options.get("adapter_path"),
         last_checkpoint=str(last) if last else None,
     )

@@ -15,6 +15,7 @@ from mcp_server import settings
 from mcp_server.errors import JobError, PathError
 from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.process import ProcessIdentity
+from mcp_server.jobs.world import World
 
 Kind = Literal["train", "convert", "benchmark", "probe", "environment"]
 # Jobs that use neither the GPU nor much memory: they neither wait in line for the machine nor hold it.
@@ -44,7 +45,7 @@ class JobSpec(BaseModel):
     """``spec.json``: what was asked, resolved to absolute values. Written once.
 
     ``resume_from`` is a checkpoint folder; ``scratch`` a folder to be deleted when the job ends; ``reserved`` one to be
-    deleted if it is still empty then.
+    deleted if it is still empty then; ``world`` the ranks of a training in several processes.
     """
 
     job_id: str
@@ -57,6 +58,7 @@ class JobSpec(BaseModel):
     scratch: str | None = None
     reserved: str | None = None
     resume_from: str | None = None
+    world: World | None = None
     options: dict[str, Any]
 
 

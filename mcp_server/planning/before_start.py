@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mcp_server.jobs.hosts import Ready
 from mcp_server.jobs.store import JobFolder
+from mcp_server.jobs.world import World
 from mcp_server.planning import budget as budgets
 from mcp_server.planning import calibration, memory, rows
 from mcp_server.planning.check import DoesNotFitError, Expectation, advice, backend_name, gb, judge, model_shape
@@ -17,15 +19,34 @@ from mcp_server.training.options import TrainingOptions
 class StartCheck:
     """The memory check of one start: the warnings, and what to remember of it for the next estimate."""
 
-    def __init__(self, expected: Expectation | None, warnings: list[str], *, exact: bool = False) -> None:
+    def __init__(
+        self, expected: Expectation | None, warnings: list[str], *, exact: bool = False, processes: int = 1
+    ) -> None:
         self._expected = expected
         self._exact = exact
+        self._processes = processes
         self.warnings = warnings
 
     @property
     def needs_bytes(self) -> int | None:
         """What must be free when the job's turn comes."""
-        return self._expected.peak if self._expected is not None else None
+        return self._expected.peak * self._processes if self._expected is not None else None
+
+    def check_others(self, ready: Ready | None) -> None:
+        """Raises DoesNotFitError naming the other machines whose free memory is too small for a rank."""
+        if self._expected is None or ready is None:
+            return
+        need = self._expected.peak
+        short = [
+            f"{name} has {gb(free)} GB free"
+            for name, free in list(ready.available.items())[1:]
+            if free is not None and free < need
+        ]
+        if short:
+            raise DoesNotFitError(
+                f"each rank needs about {gb(need)} GB at the peak, and {', '.join(short)}; close programs there, use a "
+                "smaller batch_size, grad_checkpoint or a 4-bit model, or leave those hosts out"
+            )
 
     def remember(self, folder: JobFolder) -> None:
         """Write the expectation beside the job, so that its measured peak teaches the next estimate."""
@@ -39,9 +60,10 @@ class StartCheck:
             )
 
 
-def before_start(options: TrainingOptions, backend: str) -> StartCheck:
+def before_start(options: TrainingOptions, backend: str, world: World | None = None) -> StartCheck:
     """Refuse a training that can't fit, naming the plan that would; warn when it is tight.
 
+    Of several ranks each holds the whole model and the activations of its own rows, and those of one machine share it.
     ``options.model`` is a folder here, or a Hub id not yet downloaded, whose memory nobody knows. Raises DoesNotFitError.
     """
     found = model_shape(options.model)
@@ -49,7 +71,7 @@ def before_start(options: TrainingOptions, backend: str) -> StartCheck:
         return StartCheck(None, [])
     lengths = _lengths(options)
     tokens = memory.padded(lengths.longest, options.max_seq_length)
-    expected = Expectation(found, options, tokens, budgets.read(backend_name(backend)))
+    expected = Expectation(found, options, tokens, budgets.read(backend_name(backend)).of_rank(world))
     check = judge(expected)
     if check.verdict == "not now":
         raise DoesNotFitError(check.text)
@@ -64,7 +86,12 @@ def before_start(options: TrainingOptions, backend: str) -> StartCheck:
         )
     # A run that goes through every row has met the longest one; a shorter run may not have.
     seen_all = options.iters * options.batch_size >= lengths.rows and lengths.counted_by != "characters"
-    return StartCheck(expected, [check.text] if check.verdict == "tight" else [], exact=seen_all)
+    return StartCheck(
+        expected,
+        [check.text] if check.verdict == "tight" else [],
+        exact=seen_all,
+        processes=budgets.processes_sharing(world),
+    )
 
 
 def _shown(value: Any) -> str:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from mcp_server import settings
 from mcp_server.jobs import lock, store
+from mcp_server.jobs.world import World
 from mcp_server.platform import chip, readings
 from mcp_server.platform import facts as machine
 
@@ -28,7 +29,18 @@ class Budget(BaseModel):
     limit: int
     limit_from: str = Field(description="Where the limit comes from")
     free: int
+    ranks: int = Field(default=1, description="Processes among which the rows of a batch are split")
+    machines: int = Field(default=1, description="Machines, or GPUs, that work on a batch at once")
     facts: dict[str, Any] = Field(default_factory=dict, exclude=True)
+
+    def of_rank(self, world: World | None) -> Budget:
+        """The budget of one rank of ``world``: those of one machine share it, but on CUDA each has a GPU of its own."""
+        if world is None:
+            return self
+        here = processes_sharing(world)
+        source = f"{self.limit_from}, shared by {here} ranks" if here > 1 else self.limit_from
+        change = {"limit": self.limit // here, "free": self.free // here, "limit_from": source}
+        return self.model_copy(update={**change, "ranks": world.size, "machines": max(world.size // here, 1)})
 
     def machine_key(self) -> str:
         """Measurements of one machine are good for it alone, and for one back end with one way of compiling."""
@@ -62,6 +74,11 @@ def read(backend: Backend) -> Budget:
         free=min(free, total),
         facts={**facts, **found},
     )
+
+
+def processes_sharing(world: World | None) -> int:
+    """How many ranks take their memory from this machine's one."""
+    return 1 if world is None or world.engine == "nccl" else world.local
 
 
 def free_bytes() -> int:
@@ -101,7 +118,10 @@ def _own_jobs_bytes() -> int:
         return 0
     worker = store.JobFolder(store.jobs_folder() / job_id).state().worker
     try:
-        return psutil.Process(pid).memory_info().rss if worker is not None and worker.alive() else 0
+        if worker is None or not worker.alive():
+            return 0
+        process = psutil.Process(pid)
+        return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))  # of several ranks
     except psutil.Error:
         return 0
 

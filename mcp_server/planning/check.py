@@ -45,7 +45,9 @@ class Expectation:
         self.shape, self.options, self.tokens, self.budget = shape, options, tokens, budget
         limited = memory.fuses(shape, options) and bool(measures.buffer_limits(options, budget.backend, os.environ))
         known = coefficients(budget.backend, limited=limited)
-        self.parts: MemoryParts = memory.estimate(shape, options, tokens, known)
+        # Each rank holds the whole model, and the activations of its own rows.
+        own = options.model_copy(update={"batch_size": -(-options.batch_size // budget.ranks)})
+        self.parts: MemoryParts = memory.estimate(shape, own, tokens, known)
         self.correction: Correction = calibration.correction(
             self.machine_key(), grad_checkpoint=options.grad_checkpoint
         )

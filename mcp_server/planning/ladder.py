@@ -81,8 +81,8 @@ def _checkpoint(now: Expectation, _: RowLengths) -> Iterator[Step]:
 def _batch(now: Expectation, _: RowLengths) -> Iterator[Step]:
     options = now.options
     batch, accumulated, iters = options.batch_size, options.grad_accumulation_steps, options.iters
-    while batch > 1:
-        factor = 2 if batch % 2 == 0 else batch
+    while (share := batch // now.budget.ranks) > 1:
+        factor = 2 if share % 2 == 0 else share
         batch, accumulated, iters = batch // factor, accumulated * factor, iters * factor
         change = {"batch_size": batch, "grad_accumulation_steps": accumulated, "iters": iters}
         yield change, f"batch_size {batch} with {accumulated} accumulated steps: the same update from smaller pieces"

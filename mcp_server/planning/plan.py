@@ -20,6 +20,7 @@ from mcp_server.planning.rows import RowLengths
 from mcp_server.platform.check import require_platform
 from mcp_server.training import measures
 from mcp_server.training.options import TrainingOptions
+from mcp_server.training.ranks import world_of
 
 
 class PlanRequest(BaseModel):
@@ -34,6 +35,10 @@ class PlanRequest(BaseModel):
     max_seq_length: int | None = Field(
         default=None, ge=8, description="Tokens per row at most; default the longest row, up to 4,097"
     )
+    hosts: list[str] | None = Field(default=None, description="As in start_lora_training: one rank on each")
+    hostfile: str | None = Field(default=None, description="As in start_lora_training")
+    num_processes: int = Field(default=1, ge=1, le=64, description="Ranks on this machine")
+    backend: Literal["any", "ring", "jaccl", "nccl"] = Field(default="any", description="As in start_lora_training")
 
 
 class Alternative(BaseModel):
@@ -120,8 +125,16 @@ def draft(request: PlanRequest) -> Draft:
         longest_context=_context(config),
     )
     tokens = memory.padded(lengths.longest, written.options.max_seq_length)
-    budget = budgets.read(backend_name(backend))
-    options = written.options.model_copy(update={"model": str(path), "data": str(data)})
+    world = world_of(request, backend)
+    budget = budgets.read(backend_name(backend)).of_rank(world)
+    spread = request.model_dump(include={"hosts", "hostfile", "num_processes", "backend"})
+    options = written.options.model_copy(update={"model": str(path), "data": str(data), **spread})
+    if world is not None and options.batch_size % world.size:
+        batch = -(-options.batch_size // world.size) * world.size
+        iters = -(-options.iters * options.batch_size // batch)
+        options = options.model_copy(update={"batch_size": batch, "iters": iters})
+        written.reasons["batch_size"] = f"{batch}, so that each of {world.size} ranks has {batch // world.size}"
+        written.reasons["iters"] = f"{iters}: as many passes over the rows, in batches of {batch}"
     wanted = Expectation(shape, options, tokens, budget)
     return Draft(request, written, lengths, wanted, smallest_harm(wanted, lengths))
 
@@ -150,7 +163,7 @@ def finish(drafted: Draft, probe: ProbeResult | None = None, probe_job: str | No
     if can:
         summary = (
             f"{options.fine_tune_type} on {options.num_layers if options.num_layers > 0 else 'all'} layers, "
-            f"{options.iters} steps of {options.batch_size} rows: about {peak} GB"
+            f"{options.iters} steps of {options.batch_size} rows{_split(drafted)}: about {peak} GB"
             + (f", {_hours(total)}" if total else "")
             + (f"; cut to fit: {'; '.join(smaller.cut)}" if smaller and smaller.cut else "")
         )
@@ -280,9 +293,19 @@ def _warnings(drafted: Draft, verdict: str) -> list[str]:
         found.append(
             "the memory formula was never measured on a Mac; probe=true measures this training in a minute or two"
         )
+    if drafted.expected.budget.ranks > 1:
+        found.append(
+            "memory and time are those of one rank by itself: what ranks send each other was not reckoned with"
+        )
     if verdict == "tight":
         found.append("memory is tight; call with probe=true before a long run")
     return found
+
+
+def _split(drafted: Draft) -> str:
+    expected = drafted.expected
+    ranks, batch = expected.budget.ranks, expected.options.batch_size
+    return f", {batch // ranks} on each of {ranks} ranks" if ranks > 1 else ""
 
 
 def _context(config: dict[str, Any]) -> int | None:

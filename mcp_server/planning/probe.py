@@ -37,7 +37,9 @@ class ProbeResult(BaseModel):
 
 def start_probe(expected: Expectation, *, if_busy: IfBusy = "queue") -> JobFolder:
     """Start the probe of the training that ``expected`` is about. Raises a UserError; nothing is left then."""
-    options = ProbeOptions(training=expected.options, tokens=expected.tokens)
+    share = expected.options.batch_size // expected.budget.ranks  # of several ranks the probe is one
+    training = expected.options.model_copy(update={"batch_size": share})
+    options = ProbeOptions(training=training, tokens=expected.tokens)
     folder = service.start("probe", options, job_id=store.new_id("probe"), if_busy=if_busy, needs_bytes=expected.peak)
     calibration.expect(
         folder,

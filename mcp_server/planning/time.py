@@ -46,4 +46,4 @@ def rough_step_seconds(shape: ModelShape, options: TrainingOptions, tokens: floa
         found = chip.parse(budget.chip)
         cores = budget.facts.get("gpu_cores")
         tera = found.tflops(cores if isinstance(cores, int) else None) * _METAL_SHARE if found else None
-    return operations(shape, options, tokens) / (tera * 1e12) if tera else None
+    return operations(shape, options, tokens) / (tera * 1e12 * budget.machines) if tera else None

@@ -114,8 +114,12 @@ def _add_job(report: MemoryReport, folder: JobFolder, budget: Budget) -> None:
     if worker is not None and worker.alive():
         try:
             process = psutil.Process(worker.pid)
-            # On a Mac the GPU's buffers are in the footprint (uss) and not in the resident set.
-            used = process.memory_full_info().uss if budget.backend == "apple-silicon" else process.memory_info().rss
+            # Of several ranks the worker is the process that watches them. On a Mac the GPU's buffers are in the footprint
+            # (uss) and not in the resident set.
+            used = sum(
+                one.memory_full_info().uss if budget.backend == "apple-silicon" else one.memory_info().rss
+                for one in (process, *process.children(recursive=True))
+            )
             report.job_process_gb = round(used / 1e9, 3)
         except psutil.Error:
             report.job_process_gb = None

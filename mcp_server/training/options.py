@@ -55,7 +55,7 @@ class TrainingOptions(FeatureNames):
     epochs: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="Passes over train.jsonl, instead of iters"
     )
-    batch_size: int = Field(default=4, ge=1, description="Rows per step")
+    batch_size: int = Field(default=4, ge=1, description="Rows per step, of all ranks together")
     grad_accumulation_steps: int = Field(default=1, ge=1, description="Steps whose gradients make one update")
     learning_rate: float = Field(
         default=1e-5, gt=0, allow_inf_nan=False, description="Rate, or the peak of lr_schedule"
@@ -127,6 +127,16 @@ class TrainingOptions(FeatureNames):
         default=None, description="Send metrics to wandb, swanlab or trackio (comma separated) too"
     )
     project_name: str | None = Field(default=None, description="Project name there")
+    hosts: list[str] | None = Field(
+        default=None, description="Train on several machines, one rank each: ssh names or addresses, this machine first"
+    )
+    hostfile: str | None = Field(
+        default=None, description="The same as MLX's JSON hostfile, with addresses and RDMA devices"
+    )
+    num_processes: int = Field(default=1, ge=1, le=64, description="Ranks on this machine")
+    backend: Literal["any", "ring", "jaccl", "nccl"] = Field(
+        default="any", description="What the ranks speak: ring (TCP), jaccl (RDMA over Thunderbolt 5), nccl (CUDA)"
+    )
     auto_recover: bool = Field(
         default=True,
         description="Out of memory: go on from the last checkpoint with less (smaller batches, checkpointing)",
@@ -152,6 +162,14 @@ class TrainingOptions(FeatureNames):
             raise ValueError("0 would train all layers in mlx-lm; say -1 for all or a number from 1")
         return value
 
+    @field_validator("hosts")
+    @classmethod
+    def _plain_names(cls, value: list[str] | None) -> list[str] | None:
+        odd = [name for name in value or [] if not is_host_name(name)]
+        if odd:
+            raise ValueError(f"{odd[0]!r} is no host name or address")
+        return value or None
+
     @field_validator("report_to")
     @classmethod
     def _known_services(cls, value: str | None) -> str | None:
@@ -162,6 +180,9 @@ class TrainingOptions(FeatureNames):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TrainingOptions:
+        ways = [self.hosts is not None, self.hostfile is not None, self.num_processes > 1]
+        if sum(ways) > 1:
+            raise ValueError("hosts, hostfile and num_processes each say where the ranks are; give one of them")
         unknown = self.optimizer_config.keys() - set(OPTIMIZERS)
         if unknown:
             raise ValueError(f"optimizer_config has settings for unknown optimizers: {', '.join(sorted(unknown))}")
@@ -237,11 +258,20 @@ OURS_ALONE = {
     "command_buffer_limits",
     "max_grad_norm",
     "skip_nonfinite",
+    "hosts",
+    "hostfile",
+    "num_processes",
+    "backend",
     "stock",
     "length_bucketing",
     "assistant_only_loss",
     "excess_length_strategy",
 }
+
+
+def is_host_name(text: str) -> bool:
+    """Whether ssh would take ``text`` for a host, with or without a user, and for nothing else."""
+    return re.fullmatch(r"[A-Za-z0-9_][\w.@:-]*", text) is not None
 
 
 def short_name(model: str) -> str:

@@ -38,6 +38,9 @@ _EXACT = (
     "val_batches",
     "steps_per_eval",
     "seed",
+    "hosts",
+    "hostfile",
+    "num_processes",
 )
 
 

@@ -11,14 +11,18 @@ from pydantic import BaseModel, Field
 
 from mcp_server import settings
 from mcp_server.datasets.folder import DataReport, check_for_training
-from mcp_server.errors import ModelError, PathError
-from mcp_server.jobs import service, store
+from mcp_server.errors import DataError, ModelError, PathError
+from mcp_server.jobs import hosts, service, store
+from mcp_server.jobs.hosts import Ready
 from mcp_server.jobs.store import JobFolder, Status
+from mcp_server.jobs.world import World
 from mcp_server.models import folder as models
 from mcp_server.planning.before_start import before_start
+from mcp_server.platform import interpreter
 from mcp_server.platform.check import require_platform
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions, short_name
+from mcp_server.training.ranks import check_batch, world_of
 from mcp_server.training.request import Resolved, TrainingRequest, data_digest, resolve, resolve_length
 
 _DISK_MARGIN_BYTES = 200 * 10**6
@@ -37,6 +41,9 @@ class TrainingStarted(BaseModel):
     resumed_at: int | None = Field(default=None, description="The step it goes on from")
     train_rows: int | None = None
     epochs: float | None = Field(default=None, description="How often each training row is seen")
+    effective_batch: int = Field(description="Rows that make one update")
+    ranks: int | None = Field(default=None, description="Processes that train together, when more than one")
+    rows_per_rank: int | None = None
     warnings: list[str]
     next_step: str
 
@@ -49,11 +56,16 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
     options, report = _check_data(options)
     rows = report.splits["train"].rows if report else None
     options = _check_start_weights(resolve_length(options, rows))
+    world = world_of(options, backend)
+    if world is not None:
+        check_batch(options.batch_size, world.size)
+    ready = _check_hosts(world, options)
     warnings = [*resolved.warnings, *_changed_data(resolved, options)]
     job_id = store.new_id("train")
     adapter = _adapter_folder(options, job_id, may_exist=resolved.checkpoint is not None or request.overwrite)
     options = options.model_copy(update={"adapter_path": str(adapter)})
-    memory = before_start(options, backend)
+    memory = before_start(options, backend, world)
+    memory.check_others(ready)
     warnings += memory.warnings
     _check_disk(settings.home())
     _check_disk(adapter)
@@ -68,6 +80,7 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
         reserved=reserved,
         resume_from=resolved.checkpoint,
         needs_bytes=memory.needs_bytes,
+        world=world,
     )
     memory.remember(folder)
     return _started(folder, backend, options, resolved, report, warnings)
@@ -93,6 +106,9 @@ def _started(
         resumed_at=resolved.step if resolved.checkpoint else None,
         train_rows=rows,
         epochs=round(options.iters * options.batch_size / rows, 2) if rows else None,
+        effective_batch=options.batch_size * options.grad_accumulation_steps,
+        ranks=view.ranks,
+        rows_per_rank=options.batch_size // view.ranks if view.ranks else None,
         warnings=[*warnings, *(report.warnings if report else []), *_advice(options, report)],
         next_step=f"follow it with read_training_log(job_id={folder.job_id!r}, wait_seconds=60); it goes on without you",
     )
@@ -130,6 +146,18 @@ def _check_data(options: TrainingOptions) -> tuple[TrainingOptions, DataReport |
         names=options.features,
     )
     return options.model_copy(update={"data": str(data)}), report
+
+
+def _check_hosts(world: World | None, options: TrainingOptions) -> Ready | None:
+    """See that every machine of ``world`` has what its ranks need. Raises HostError, ModelError, DataError."""
+    if world is None:
+        return None
+    if world.local < world.size:
+        if not Path(options.model).is_dir():
+            raise ModelError(f"model {options.model!r} is not on this machine; over several it is read from a folder")
+        if not Path(options.data).is_dir():
+            raise DataError(f"data {options.data!r} is no folder here; over several machines each reads its own copy")
+    return hosts.check(world, str(interpreter.require()), options.model, options.data)
 
 
 def _check_start_weights(options: TrainingOptions) -> TrainingOptions:

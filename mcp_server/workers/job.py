@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import time
@@ -15,9 +16,11 @@ from typing import Any, Literal, TextIO
 
 from mcp_server.datasets.secrets import redact
 from mcp_server.errors import UserError
+from mcp_server.jobs import world
 from mcp_server.jobs.events import EventWriter
-from mcp_server.jobs.files import read_json
+from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.store import JobFolder, Outcome
+from mcp_server.jobs.world import FROM_STDIN, OUTCOME
 from mcp_server.training.diagnose import kind_of_failure, remedy
 
 _LAST_WORD_SECONDS = 30.0
@@ -51,12 +54,13 @@ class _LossyStream:
 
 
 class WorkerJob:
-    """The running job as its worker sees it."""
+    """The running job as its worker sees it. Of several ranks only the first, the leader, has the job's own folder."""
 
-    def __init__(self, folder: JobFolder) -> None:
+    def __init__(self, folder: JobFolder, *, leads: bool = True) -> None:
         self.folder = folder
+        self.leads = leads
         self.spec = folder.spec()
-        self.events = EventWriter(folder.metrics)
+        self.events = EventWriter(folder.metrics if leads else Path(os.devnull))
         self._stop = False
 
     def on_stop(self, number: int, frame: FrameType | None) -> None:
@@ -87,7 +91,34 @@ def run(task: Callable[[WorkerJob], dict[str, Any]]) -> None:
     """Run ``task`` as the job whose folder is the first argument, record how it ended, and exit."""
     _keep_lock_to_ourselves()
     sys.stdout, sys.stderr = _LossyStream(sys.stdout), _LossyStream(sys.stderr)
-    job = WorkerJob(JobFolder(Path(sys.argv[1])))
+    job = _open()
+    outcome = _end_of(task, job)
+    if not job.leads:
+        shutil.rmtree(job.folder.path, ignore_errors=True)
+        print(f"{OUTCOME}{outcome.model_dump_json(exclude_none=True)}", flush=True)
+    sys.exit(0 if outcome.status != "failed" else 1)
+
+
+def _open() -> WorkerJob:
+    """The job in the folder named by the first argument, or, for a rank without one, as told on standard input."""
+    told = world.listen() if world.RANK in os.environ else None
+    if sys.argv[1] != FROM_STDIN:
+        job = WorkerJob(JobFolder(Path(sys.argv[1])))
+    else:
+        assert told is not None and told.scratch is not None
+        path = Path(told.scratch)
+        write_json(path / "spec.json", told.spec)
+        write_json(path / "recovery.json", told.recovery)
+        job = WorkerJob(JobFolder(path), leads=False)
+    for name, text in told.files.items() if told is not None else ():
+        file = job.folder.path / f"{name.lower()}.json"
+        file.write_text(text, encoding="utf-8")
+        os.environ[name] = str(file)
+    return job
+
+
+def _end_of(task: Callable[[WorkerJob], dict[str, Any]], job: WorkerJob) -> Outcome:
+    """Run the task; how it ended, recorded where that is this process's to do."""
     signal.signal(signal.SIGTERM, job.on_stop)
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
@@ -100,8 +131,9 @@ def run(task: Callable[[WorkerJob], dict[str, Any]]) -> None:
     except Exception as error:
         traceback.print_exc()
         outcome = _failure(error)
-    _record(job, outcome)
-    sys.exit(0 if outcome.status != "failed" else 1)
+    if job.leads:
+        _record(job, outcome)
+    return outcome
 
 
 def _keep_lock_to_ourselves() -> None:

@@ -33,6 +33,7 @@ from mcp_server.workers.batches import make_order
 from mcp_server.workers.guard import skipped_updates
 from mcp_server.workers.job import WorkerJob
 from mcp_server.workers.losses import Loss, masked_loss
+from mcp_server.workers.ranks import Ranks
 from mcp_server.workers.tokens import TokenRows
 from mcp_server.workers.validation import Validation
 from mcp_server.workers.watch import Alert, Watch
@@ -71,6 +72,7 @@ class TrainingLoop(TrainingCallback):
         train_set: TokenRows,
         valid_set: TokenRows | None,
         reporter: TrainingCallback | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self._worker = worker
         self._events = worker.events
@@ -80,9 +82,11 @@ class TrainingLoop(TrainingCallback):
         self._model = model
         self._optimizer = optimizer
         self._train_set = train_set
-        self.validation = Validation(valid_set, options, options.val_batches) if valid_set is not None else None
         self._reporter = reporter
-        self.order = make_order(train_set, options, self._parts)
+        self._ranks = ranks or Ranks()
+        among = (self._ranks.number, self._ranks.size)
+        self.order = make_order(train_set, options, self._parts, *among)
+        self.validation = Validation(valid_set, options, options.val_batches, *among) if valid_set is not None else None
         self._watch = Watch()
         self._window = Window()
         self._parts_done = 0
@@ -145,7 +149,7 @@ class TrainingLoop(TrainingCallback):
                     grad_accumulation_steps=options.grad_accumulation_steps * self._parts,
                     clear_cache_threshold=cache_threshold(options),
                 ),
-                loss=self.loss,
+                loss=self.loss if options.stock else self._ranks.weigh(self.loss),
                 iterate_batches=self._batches,
                 training_callback=self,
             )
@@ -221,7 +225,7 @@ class TrainingLoop(TrainingCallback):
             self._report()
         # Half-accumulated gradients live inside the trainer: only whole updates can be saved.
         whole_update = self._whole_update()
-        stop = self._worker.stop_requested and whole_update and not last
+        stop = whole_update and not last and self._ranks.any(self._worker.stop_requested)
         if last or stop or (whole_update and self._save_due()):
             self._save()
         return stop
@@ -241,12 +245,13 @@ class TrainingLoop(TrainingCallback):
         self._events.write(
             "train", step=self.step, total=self._options.iters, **report, trained_tokens=self.trained_tokens
         )
+        peak = self._ranks.largest(mx.get_peak_memory())
         memory, swap = psutil.virtual_memory(), psutil.swap_memory().used
         self._events.write(
             "memory",
             step=self.step,
             active_bytes=mx.get_active_memory(),
-            peak_bytes=mx.get_peak_memory(),
+            peak_bytes=peak,
             cache_bytes=mx.get_cache_memory(),
             available_bytes=memory.available,
         )
@@ -261,7 +266,7 @@ class TrainingLoop(TrainingCallback):
                     "learning_rate": self._learning_rate,
                     **speeds,
                     "trained_tokens": self.trained_tokens,
-                    "peak_memory": mx.get_peak_memory() / 1e9,
+                    "peak_memory": peak / 1e9,
                 }
             )
         self._window = Window()
@@ -273,7 +278,7 @@ class TrainingLoop(TrainingCallback):
         if self.validation is None or not due:
             return
         self._window.pause_clock()
-        loss = self.validation.loss(self._model, self.loss)
+        loss = self._ranks.first(self.validation.loss(self._model, self.loss))
         self._model.train()
         self._events.write("val", step=self.step, total=options.iters, loss=loss)
         if not math.isfinite(loss):
@@ -294,7 +299,10 @@ class TrainingLoop(TrainingCallback):
             self._validations_without_gain += 1
         if self.best_val_loss is None or loss < self.best_val_loss:
             self.best_val_loss, self.best_val_step = loss, self.step
-            self._guard(lambda: checkpoints.save_best(self._parent, self.step, loss, self._model, options.as_mlx_lm()))
+            if self._ranks.leads:
+                self._guard(
+                    lambda: checkpoints.save_best(self._parent, self.step, loss, self._model, options.as_mlx_lm())
+                )
         patience = options.early_stopping_patience
         if patience is not None and self._validations_without_gain >= patience:
             self.stopped_early = True
@@ -325,6 +333,8 @@ class TrainingLoop(TrainingCallback):
         }
         if not checkpoints.finite(self._model):
             raise NotFiniteError(f"the weights hold NaN or infinity at step {self.step}")
+        if not self._ranks.leads:
+            return
 
         def write() -> None:
             self.last_checkpoint = checkpoints.save(

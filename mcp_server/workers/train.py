@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+import tempfile
 import time
 import types
 from pathlib import Path
@@ -30,8 +31,9 @@ from mcp_server.workers import checkpoints, job
 from mcp_server.workers.guard import guard
 from mcp_server.workers.loading import load_model
 from mcp_server.workers.loop import TrainingLoop, cache_threshold
-from mcp_server.workers.losses import Loss
+from mcp_server.workers.losses import Loss, masked_loss
 from mcp_server.workers.proof import choose_loss
+from mcp_server.workers.ranks import Ranks
 from mcp_server.workers.reporting import make_reporter
 from mcp_server.workers.rows import check_rows, progress
 from mcp_server.workers.tokens import TokenRows
@@ -53,6 +55,9 @@ class TrainingFailed(UserError):
 def train(worker: job.WorkerJob) -> dict[str, Any]:
     """Train as the spec says and publish the adapter; the result for ``outcome.json``."""
     options = TrainingOptions.model_validate(worker.spec.options)
+    if not worker.leads:
+        # A file of rank 0's machine: see _same_start.
+        options = options.model_copy(update={"resume_adapter_file": None})
     lowered = recovery.read(worker.folder)
     checkpoint = worker.folder.last_checkpoint()
     if checkpoint is None and worker.spec.resume_from is not None:
@@ -60,6 +65,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     if worker.spec.resume_from is not None and not worker.folder.metrics.exists():
         events.copy_history(Path(worker.spec.resume_from).parent.parent / "metrics.jsonl", worker.folder.metrics)
     write_atomic(worker.folder.path / "config.yaml", as_yaml(options).encode())
+    ranks = Ranks.join(worker.spec.world)
     np.random.seed(options.seed)
     worker.phase("loading model", model=options.model)
     model, tokenizer = load_model(options.model)
@@ -67,13 +73,18 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     train_set, valid_set, test_set = load_data(options, tokenizer, worker, lowered.max_seq_length)
     mx.random.seed(options.seed)
     make_trainable(model, options)
+    _same_start(ranks, model)
     optimizer = guard(make_optimizer(options), options)
-    loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, make_reporter(options))
+    reporter = make_reporter(options) if ranks.leads else None
+    loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, reporter, ranks)
+    checkpoint = ranks.folder(checkpoint, worker.folder.checkpoints)
     if checkpoint is not None:
         loop.resume(checkpoint)
-    test = Validation(test_set, options, options.test_batches) if test_set is not None else None
+    test = (
+        Validation(test_set, options, options.test_batches, ranks.number, ranks.size) if test_set is not None else None
+    )
     _check_data(worker, options, loop, test)
-    chosen = _measures(worker, options, model, loop)
+    chosen = _measures(worker, options, model, loop, ranks)
     trainable = _count_trainable(model)
     worker.phase(
         "training",
@@ -81,17 +92,23 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
         trainable_parameters=trainable,
         parameters=get_total_parameters(model),
         device=_device(worker),
+        effective_batch=options.batch_size * options.grad_accumulation_steps,
+        ranks=ranks.size,
+        rows_per_rank=options.batch_size // ranks.size,
     )
     started = time.time()
     loop.run()
     if loop.failure is not None:
+        if not ranks.leads:
+            raise job.Stopped(loop.failure)  # all ranks found the same; rank 0 has it to say
         if loop.last_checkpoint is not None:
             _load_weights(model, loop.last_checkpoint)
             _publish(worker, options, model, loop)
         raise TrainingFailed(loop.failure)
     if loop.stopped:
         _end_stopped(worker, options, model, loop)
-    best = checkpoints.best(worker.folder.checkpoints) if options.keeps_best else None
+    kept = checkpoints.best(worker.folder.checkpoints) if options.keeps_best else None
+    best = ranks.folder(kept, worker.folder.checkpoints)
     if best is not None:
         _load_weights(model, best)
     result: dict[str, Any] = {
@@ -103,7 +120,8 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
         "best_val_step": loop.best_val_step,
         "stopped_early": loop.stopped_early or None,
         "weights_of_step": loop.best_val_step if best is not None else loop.step,
-        "peak_memory_gb": round(mx.get_peak_memory() / 1e9, 3),
+        "peak_memory_gb": round(ranks.largest(mx.get_peak_memory()) / 1e9, 3),
+        "ranks": ranks.size if ranks.size > 1 else None,
         "trained_tokens": loop.trained_tokens,
         "trainable_parameters": trainable,
         "skipped_updates": loop.skipped or None,
@@ -112,7 +130,8 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     }
     if test is not None:
         result |= _test(worker, model, test, loop.loss)
-    result["adapter_path"] = str(_publish(worker, options, model, loop, **result))
+    if ranks.leads:
+        result["adapter_path"] = str(_publish(worker, options, model, loop, **result))
     return {name: value for name, value in result.items() if value is not None}
 
 
@@ -158,10 +177,14 @@ def _check_data(worker: job.WorkerJob, options: TrainingOptions, loop: TrainingL
         worker.events.write("alert", kind=alert.kind, level=alert.level, step=loop.step, message=alert.message)
 
 
-def _measures(worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop) -> dict[str, str]:
+def _measures(
+    worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop, ranks: Ranks
+) -> dict[str, str]:
     """Choose what makes the run faster or smaller than stock, and say it; by name, each with its reason."""
     order = loop.order
     loop.loss, fused = choose_loss(model, options, order.rows.batch(next(order.coming(1))))
+    if ranks.any(loop.loss is masked_loss) and loop.loss is not masked_loss:
+        loop.loss, fused = masked_loss, "off: another rank can't use it"
     kept = cache_threshold(options)
     backend, _ = machine.backend(machine.collect())
     chosen = {
@@ -204,6 +227,21 @@ def make_trainable(model: nn.Module, options: TrainingOptions) -> None:
             raise PathError(
                 f"resume_adapter_file {options.resume_adapter_file} can't be loaded: {error}; give an adapters.safetensors"
             ) from error
+
+
+def _same_start(ranks: Ranks, model: nn.Module) -> None:
+    """Let every rank begin with rank 0's weights: they may have been read from a file that only rank 0 has."""
+    if ranks.size == 1:
+        return
+    with tempfile.TemporaryDirectory(prefix="mlx-training-start-") as scratch:
+        own = Path(scratch) / "own"
+        if ranks.leads:
+            own.mkdir()
+            checkpoints.save_weights(own / checkpoints.WEIGHTS, model)
+        start = ranks.folder(own if ranks.leads else None, Path(scratch) / "given")
+        assert start is not None
+        if not ranks.leads:
+            _load_weights(model, start)
 
 
 def _count_trainable(model: nn.Module) -> int:
@@ -261,6 +299,8 @@ def _test(worker: job.WorkerJob, model: nn.Module, test: Validation, loss_of: Lo
 
 def _end_stopped(worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop) -> None:
     where = f"at step {loop.step} of {options.iters}; the checkpoint is {loop.last_checkpoint}"
+    if not worker.leads:
+        raise job.Stopped(f"stopped with rank 0 at step {loop.step}")
     if worker.pause_requested:
         raise job.Stopped(f"paused {where}; go on with stop_job(action='continue')", status="paused")
     adapter = _publish(worker, options, model, loop)

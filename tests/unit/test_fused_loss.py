@@ -59,6 +59,11 @@ def batch() -> tuple[mx.array, mx.array]:
     return tokens, mx.array(SPANS)
 
 
+def norm(arrays: list[mx.array]) -> float:
+    squares: list[Any] = [mx.square(array).sum().item() for array in arrays]
+    return float(sum(squares)) ** 0.5
+
+
 def compare(model: Any, fused: Any, stock: Any, tokens: mx.array, where: mx.array) -> tuple[float, float]:
     """How far loss and gradient are from stock's, relative."""
     results: list[Any] = []
@@ -69,8 +74,8 @@ def compare(model: Any, fused: Any, stock: Any, tokens: mx.array, where: mx.arra
         results.append((value.item(), int(count.item()), arrays))
     (a, counted, ours), (b, recounted, theirs) = results
     assert counted == recounted > 0
-    length: float = sum(mx.square(array).sum().item() for array in ours) ** 0.5
-    apart: float = sum(mx.square(x - y).sum().item() for x, y in zip(ours, theirs, strict=True)) ** 0.5
+    length = norm(ours)
+    apart = norm([x - y for x, y in zip(ours, theirs, strict=True)])
     assert length > 1e-4
     return abs(a - b) / abs(a), apart / length
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from mcp_server.jobs.death import describe_death
 from mcp_server.jobs.events import EventWriter, read_since
 from mcp_server.jobs.recovery import next_rung, read
-from mcp_server.jobs.runner import StallWatch, describe_death
+from mcp_server.jobs.runner import StallWatch
 from mcp_server.jobs.store import JobFolder, JobSpec
 from mcp_server.training.options import TrainingOptions
 
