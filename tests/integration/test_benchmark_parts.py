@@ -192,10 +192,14 @@ def test_prompt_beyond_the_context_is_named_by_its_row(tmp_path: Path):
     (tmp_path / "test.jsonl").write_text(short + '{"prompt": "' + "lamp " * 600 + '", "completion": "There."}\n')
     with pytest.raises(DataError, match=r"context window of 512 tokens in 1 of 2 rows.*test\.jsonl:2.*shorten"):
         heldout(tmp_path, tokenizer, window=512)
-    with pytest.raises(DataError, match=r"max_seq_length=64 tokens in 1 of 2 rows.*test\.jsonl:2.*raise max_seq_length"):
+    with pytest.raises(
+        DataError, match=r"max_seq_length=64 tokens in 1 of 2 rows.*test\.jsonl:2.*raise max_seq_length"
+    ):
         heldout(tmp_path, tokenizer, window=512, max_seq_length=64)
     # Plain loss over the whole row needs no answer within the window, but the question can't be asked.
-    with pytest.raises(DataError, match=r"test\.jsonl:2 has a prompt of \d+ tokens, and the model's context window is 512"):
+    with pytest.raises(
+        DataError, match=r"test\.jsonl:2 has a prompt of \d+ tokens, and the model's context window is 512"
+    ):
         heldout(tmp_path, tokenizer, window=512, mask_prompt=False).questions(10)
 
 
