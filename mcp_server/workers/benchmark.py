@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Bench:
         }
         rouge = metrics.rouge_l()
         if rouge is None:
-            self.notes.append("ROUGE-L was left out: `pip install rouge-score` beside mlx-lm")
+            self.notes.append(f"ROUGE-L was left out: `uv pip install --python {sys.executable} rouge-score`")
         elif any(rouge(reference, reference) for reference in references):
             chosen["rouge_l"] = rouge  # it knows the letters a-z and digits alone
         if all(map(metrics.is_record, references)):
@@ -208,7 +209,9 @@ def _look_closer(bench: Bench, result: report.BenchmarkReport, best: Outcome | N
     if bench.harness is not None:
         bench.worker.phase("running tasks", tasks=options.tasks)
         scores = [bench.harness.run(bench.swapper.use(adapter)) for adapter in contenders]
-        result.tasks = compare_tasks(scores[0], scores[1] if best else None, options.seed)
+        result.tasks = compare_tasks(
+            scores[0], scores[1] if best else None, bench.harness.lower_is_better, options.seed
+        )
     if options.speed_trials:
         bench.worker.phase("measuring speed")
         timer = Timer(options, bench.tokenizer, bench.window)

@@ -14,7 +14,7 @@ import numpy as np
 from mcp_server.errors import DataError, PlatformError
 from mcp_server.evaluation.compare import compare_scores
 from mcp_server.evaluation.options import BenchmarkOptions
-from mcp_server.evaluation.report import TaskScore
+from mcp_server.evaluation.report import TaskScore, judge
 
 Scores = dict[tuple[str, str], np.ndarray]
 """(task, metric) → score of each example, (examples,)."""
@@ -39,6 +39,7 @@ class Harness:
         self._manager: Any = tasks.TaskManager(include_path=own or None)
         self._names = [_task_name(Path(task)) if Path(task) in files else task for task in options.tasks or []]
         self._lm: Any = _with_model(MLXLM, tokenizer, options)
+        self.lower_is_better: set[tuple[str, str]] = set()
 
     def run(self, model: nn.Module) -> Scores:
         """Every example's scores. Raises DataError when a task can't be run."""
@@ -66,6 +67,12 @@ class Harness:
                 f"the tasks {', '.join(self._names)} could not be run: {type(error).__name__}: {text}; "
                 "`lm-eval ls tasks` lists the names, and most tasks download their data from the Hub"
             ) from error
+        self.lower_is_better = {
+            (task, metric)
+            for task, metrics in found["higher_is_better"].items()
+            for metric, higher in metrics.items()
+            if higher is False
+        }
         return _scores(found["samples"])
 
 
@@ -107,20 +114,18 @@ def _scores(samples: dict[str, list[dict[str, Any]]]) -> Scores:
     return {key: np.array(values) for key, values in collected.items()}
 
 
-def compare_tasks(base: Scores, adapter: Scores | None, seed: int) -> list[TaskScore]:
-    """Base and adapter on the same examples; metrics are those where higher is better, as nearly all of them are."""
+def compare_tasks(
+    base: Scores, adapter: Scores | None, lower_is_better: set[tuple[str, str]], seed: int
+) -> list[TaskScore]:
+    """Base and adapter on the same examples. ``lower_is_better``: (task, metric) of errors and the like."""
     lines: list[TaskScore] = []
     for (task, metric), values in base.items():
         line = TaskScore(task=task, metric=metric, examples=len(values), base=round(float(values.mean()), 4))
         if adapter is not None:
             other = adapter[task, metric]
-            difference = compare_scores(values, other, seed)
-            line = line.model_copy(
-                update={
-                    "adapter": round(float(other.mean()), 4),
-                    "interval_95": difference.interval_95,
-                    "verdict": difference.verdict,
-                }
-            )
+            line.adapter = round(float(other.mean()), 4)
+            found = compare_scores(values, other, seed)
+            line.interval_95 = found.interval_95
+            line.verdict = judge(found.interval_95, lower_is_better=(task, metric.split(",")[0]) in lower_is_better)
         lines.append(line)
     return lines
