@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
+import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
@@ -39,7 +40,8 @@ def train_adapter(
     parameters = {"rank": 8, "scale": 10.0, "dropout": 0.0, **lora}
     np.random.seed(seed)
     mx.random.seed(seed)
-    network, tokenizer, *_ = load(str(model))
+    loaded: Any = load(str(model))
+    network, tokenizer = loaded
     network.freeze()
     if kind == "full":
         for layer in network.layers[-num_layers:]:
@@ -49,7 +51,7 @@ def train_adapter(
     rows: Any = task.dataset(0)["train"]
     data = CacheDataset(create_dataset(rows, tokenizer, types.SimpleNamespace(mask_prompt=True)))
     network.train()
-    loss = trainer.nn.value_and_grad(network, trainer.default_loss)
+    loss = nn.value_and_grad(network, trainer.default_loss)
     optimizer = optim.Adam(learning_rate=2e-4 if kind != "full" else 1e-4)
     batches = trainer.iterate_batches(dataset=data, batch_size=8, max_seq_length=128, loop=True)
     for _, batch in zip(range(iters), batches, strict=False):

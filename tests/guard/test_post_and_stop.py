@@ -179,7 +179,9 @@ class Stop:
         folder = self.tree.home / ".mlx-training/jobs" / job
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "state.json").write_text(json.dumps({"status": status, "why": why}))
-        (folder / "spec.json").write_text(json.dumps({"kind": kind, "options": {"adapter_path": adapter, "adapters": adapters}}))
+        (folder / "spec.json").write_text(
+            json.dumps({"kind": kind, "options": {"adapter_path": adapter, "adapters": adapters}})
+        )
 
     def asks(self, report: str, agent_type: str = AGENT, active: bool = False, **more: object) -> str:
         last = {"message": {"role": "assistant", "content": [{"type": "text", "text": report}]}}
