@@ -8,6 +8,7 @@ from mcp_server.evaluation.report import FEWEST_ROWS, Interval
 
 _RESAMPLES = 10_000
 _DRAWN_AT_ONCE = 2_000_000  # numbers: bounds the memory
+_DRAWN_IN_ALL = 200_000_000  # numbers: bounds the time on very large test sets
 _Z = 1.959964  # 97.5 % quantile of the normal distribution
 
 
@@ -31,10 +32,11 @@ def loss_interval(difference: np.ndarray, tokens: np.ndarray, *, seed: int) -> I
     if error <= 1e-9 * abs(ratio):
         return None
     generator = np.random.default_rng(seed)
-    deviations = np.empty(_RESAMPLES)
+    resamples = min(_RESAMPLES, max(1000, _DRAWN_IN_ALL // rows))
+    deviations = np.empty(resamples)
     at_once = max(1, _DRAWN_AT_ONCE // rows)
-    for start in range(0, _RESAMPLES, at_once):
-        drawn = generator.integers(0, rows, size=(min(at_once, _RESAMPLES - start), rows))
+    for start in range(0, resamples, at_once):
+        drawn = generator.integers(0, rows, size=(min(at_once, resamples - start), rows))
         ratios, errors = _ratio(difference[drawn], tokens[drawn])
         with np.errstate(divide="ignore", invalid="ignore"):
             found = np.abs(ratios - ratio) / errors

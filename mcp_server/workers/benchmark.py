@@ -11,7 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.generate import batch_generate
 
-from mcp_server.errors import ModelError, UserError
+from mcp_server.errors import DataError, ModelError, UserError
 from mcp_server.evaluation import compare, metrics, report, words
 from mcp_server.evaluation.adapters import CONFIG
 from mcp_server.evaluation.compare import Outcome
@@ -181,13 +181,12 @@ def _adapters(bench: Bench, folders: list[str]) -> list[Outcome]:
 
 
 def _note_other_model(bench: Bench, folder: str) -> None:
-    named = (read_json(Path(folder) / CONFIG) or {}).get("model")
-    model = str(bench.options.model)
-    if (
-        isinstance(named, str)
-        and Path(named).name != Path(model).name
-        and Path(named).resolve() != Path(model).resolve()
-    ):
+    """An adapter fits any model of the same shape; it is good for its own alone."""
+    named, model = (read_json(Path(folder) / CONFIG) or {}).get("model"), str(bench.options.model)
+    if not isinstance(named, str) or Path(named).name == Path(model).name:
+        return
+    in_cache = f"models--{named.replace('/', '--')}" in model  # a Hub id, now found as a folder of the cache
+    if not in_cache and Path(named).resolve() != Path(model).resolve():
         bench.notes.append(f"{folder} was trained on {named}, not on {model}")
 
 
@@ -208,10 +207,12 @@ def _look_closer(bench: Bench, result: report.BenchmarkReport, best: Outcome | N
             bench.notes.append(f"perplexity of the base on {options.forgetting_data}: {value}")
     if bench.harness is not None:
         bench.worker.phase("running tasks", tasks=options.tasks)
-        scores = [bench.harness.run(bench.swapper.use(adapter)) for adapter in contenders]
-        result.tasks = compare_tasks(
-            scores[0], scores[1] if best else None, bench.harness.lower_is_better, options.seed
-        )
+        try:
+            scores = [bench.harness.run(bench.swapper.use(adapter)) for adapter in contenders]
+            after = scores[1] if best else None
+            result.tasks = compare_tasks(scores[0], after, bench.harness.lower_is_better, options.seed)
+        except DataError as error:
+            bench.notes.append(str(error))  # what was measured before is worth keeping
     if options.speed_trials:
         bench.worker.phase("measuring speed")
         timer = Timer(options, bench.tokenizer, bench.window)
@@ -270,17 +271,21 @@ def _write_examples(bench: Bench, outcomes: list[Outcome]) -> str:
 
 def context_window(model: str) -> int | None:
     """Tokens that the model's positions reach, from its config.json; None where it does not say."""
-    folder = models.locate(model)
+    try:
+        folder = models.locate(model)
+    except ModelError:
+        return None  # loaded from somewhere that only the Hub's library knows
     if folder is None:
         return None
     config = models.read_config(folder)
     text = {**config, **(config.get("text_config") or {})}
     window = next((text[name] for name in ("max_position_embeddings", "n_positions", "n_ctx") if name in text), None)
-    scaling = text.get("rope_scaling") or {}
-    stretched = scaling.get("factor") if isinstance(scaling, dict) else None
-    if not isinstance(window, int):
-        return None
-    return int(window * stretched) if isinstance(stretched, int | float) and stretched > 1 else window
+    scaling = text.get("rope_scaling")
+    if not isinstance(window, int) or not isinstance(scaling, dict):
+        return window if isinstance(window, int) else None
+    # Some name the window before the stretching, some the one after: the longer is the model's.
+    before, factor = scaling.get("original_max_position_embeddings") or window, scaling.get("factor")
+    return max(window, int(before * factor)) if isinstance(factor, int | float) else window
 
 
 if __name__ == "__main__":

@@ -38,6 +38,9 @@ class Harness:
         own = [str(folder) for folder in sorted({file.parent for file in files})]
         self._manager: Any = tasks.TaskManager(include_path=own or None)
         self._names = [_task_name(Path(task)) if Path(task) in files else task for task in options.tasks or []]
+        unknown = [name for name in self._names if name not in self._manager.all_tasks]
+        if unknown:
+            raise DataError(f"lm-eval has no task {unknown[0]!r}; `lm-eval ls tasks` lists the names")
         self._lm: Any = _with_model(MLXLM, tokenizer, options)
         self.lower_is_better: set[tuple[str, str]] = set()
 
@@ -65,7 +68,7 @@ class Harness:
             text = " ".join(str(error).split())[:300]
             raise DataError(
                 f"the tasks {', '.join(self._names)} could not be run: {type(error).__name__}: {text}; "
-                "`lm-eval ls tasks` lists the names, and most tasks download their data from the Hub"
+                "most tasks download their data from the Hub"
             ) from error
         self.lower_is_better = {
             (task, metric)

@@ -367,4 +367,8 @@ async def test_tasks_of_lm_evaluation_harness_run_offline_on_base_and_adapter(
     assert line["adapter"] >= 0.9
     assert line["verdict"] == "better"
     why = await failure(client, adapter_path="adapters/good", tasks=["no_such_task"])
-    assert "no_such_task" in why
+    assert "lm-eval has no task 'no_such_task'" in why
+    (project / "shelves.jsonl").unlink()
+    report = await measured(client, **asked, allow_metric_code=True)
+    assert "tasks" not in report or report["tasks"] == []
+    assert any("shop_shelves could not be run" in note for note in report["notes"])
