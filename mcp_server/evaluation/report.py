@@ -14,6 +14,8 @@ Interval = tuple[float, float]
 
 # Below this even a sign test on rows that all agree gives p > 0.05 (two-sided, 2 * 0.5**5 = 0.0625).
 FEWEST_ROWS = 6
+# Of each text of a sample: the report of one adapter stays below about 1,500 tokens.
+SHOWN_CHARACTERS = 120
 
 METRICS = ("exact_match", "contains", "token_f1", "rouge_l", "valid_json", "json_schema", "own_metric")
 """Scores of generated answers, the fields of ``Measured``; higher is better."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mcp_server.evaluation.report import (
     FEWEST_ROWS,
-    METRICS,
     Comparison,
     Forgetting,
     Interval,
@@ -20,7 +19,7 @@ _HEADS: dict[Verdict, str] = {
     "worse": "{} is worse than the base",
     "no evidence": "There is no evidence that {} differs from the base",
 }
-_NAMES = dict.fromkeys(METRICS) | {
+_NAMES = {
     "exact_match": "exact match",
     "contains": "contains",
     "token_f1": "token F1",
@@ -33,7 +32,7 @@ _NAMES = dict.fromkeys(METRICS) | {
 
 def title(score: str) -> str:
     """A score's name for people."""
-    return _NAMES.get(score) or score
+    return _NAMES[score]
 
 
 def summarize(
@@ -85,7 +84,7 @@ def _scores(base: Measured, adapter: Measured, comparison: Comparison) -> list[s
         before, after = getattr(base, name), getattr(adapter, name)
         if name != "exact_match" and difference.verdict == "no evidence":
             continue
-        form = ".0%" if name not in ("own_metric",) else ".4g"
+        form = ".4g" if name == "own_metric" else ".0%"
         verdict = "no evidence of a change" if difference.verdict == "no evidence" else difference.verdict
         found.append(f"{title(name)} {before:{form}} → {after:{form}} ({verdict})")
     return found

@@ -26,7 +26,6 @@ from mcp_server.workers.speed import Timer
 from mcp_server.workers.swapping import Swapper
 
 _ANSWERED_AT_ONCE = 32  # mlx-lm's completion_batch_size; between two of these a stop is heard
-_SHOWN_CHARACTERS = 160
 EXAMPLES = "examples.jsonl"
 
 
@@ -230,7 +229,7 @@ def _called(outcomes: list[Outcome], best: Outcome | None) -> str:
 
 def _samples(bench: Bench, base: Outcome, best: Outcome | None) -> list[report.Sample]:
     def cut(text: str) -> str:
-        return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+        return text if len(text) <= report.SHOWN_CHARACTERS else text[: report.SHOWN_CHARACTERS - 1] + "…"
 
     return [
         report.Sample(

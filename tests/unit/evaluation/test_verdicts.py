@@ -7,6 +7,16 @@ import pytest
 
 from mcp_server.evaluation import words
 from mcp_server.evaluation.compare import Outcome, compare, compare_scores, forgetting, rank
+from mcp_server.evaluation.report import (
+    SHOWN_CHARACTERS,
+    BenchmarkReport,
+    Comparison,
+    Difference,
+    Measured,
+    Sample,
+    Speed,
+    Spread,
+)
 
 TOKENS = np.full(60, 10.0)
 
@@ -118,3 +128,46 @@ def test_summary_names_scores_that_speak():
     assert "exact match 0% → " in text
     assert "→ 0% (worse)" in text
     assert "token F1" not in text
+
+
+def test_report_of_one_adapter_stays_small_with_everything_in_it():
+    spread = Spread(median=1234.0, min=1111.0, max=1300.0)
+    speed = Speed(
+        trials=3,
+        prompt_tokens=512,
+        generation_tokens=128,
+        prompt_tokens_per_second=spread,
+        generation_tokens_per_second=spread,
+        seconds_to_first_token=spread,
+        peak_memory_gb=12.3,
+        batch_size=4,
+        batch_prompt_tokens_per_second=spread,
+        batch_generation_tokens_per_second=spread,
+    )
+    scores = dict.fromkeys(("exact_match", "contains", "token_f1", "rouge_l", "valid_json"), 0.1234)
+    measured = Measured(loss=1.312404, perplexity=3.7151, speed=speed, **scores)
+    difference = Difference(difference=-0.1234, interval_95=(-0.2345, 0.1234), verdict="no evidence")
+    long = "x" * SHOWN_CHARACTERS
+    report = BenchmarkReport(
+        summary="s" * 400,
+        model="/Users/someone/projects/shop/models/Qwen2.5-3B-Instruct-4bit",
+        adapter_path="/Users/someone/projects/shop/adapters/support-tone-r16",
+        data="/Users/someone/projects/shop/data",
+        split="test",
+        rows=400,
+        tokens=12345,
+        base=measured,
+        adapter=measured,
+        comparison=Comparison(
+            loss_difference=-1.305732,
+            interval_95=(-1.352786, -1.258678),
+            win_rate=0.9876,
+            verdict="better",
+            scores=dict.fromkeys(scores, difference),
+        ),
+        notes=["n" * 150],
+        samples=[Sample(prompt=long, reference=long, base=long, adapter=long)] * 3,
+        examples="/Users/someone/.mlx-training/jobs/benchmark-20261123-010502-f34c/examples.jsonl",
+    )
+    # About 3 characters a token: digits and punctuation are dearer than prose.
+    assert len(report.model_dump_json(exclude_none=True)) < 4500
