@@ -12,7 +12,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.tuner.datasets import create_dataset
 
-from mcp_server.errors import DataError
+from mcp_server.errors import DataError, ModelError
 from mcp_server.evaluation.start import text_files
 from mcp_server.workers.heldout import row_losses
 
@@ -67,4 +67,7 @@ def losses(model: nn.Module, data: mx.array, batch_size: int) -> tuple[np.ndarra
         summed, counted = row_losses(model, batch, mx.ones((batch.shape[0], batch.shape[1] - 1), dtype=mx.bool_))
         sums.append(summed)
         counts.append(counted)
-    return np.concatenate(sums), np.concatenate(counts)
+    found = np.concatenate(sums)
+    if not np.isfinite(found).all():
+        raise ModelError("the loss on forgetting_data is NaN or infinite: the weights overflow on it; leave it out")
+    return found, np.concatenate(counts)
