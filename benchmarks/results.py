@@ -118,6 +118,27 @@ def _datasets(found: dict[str, Any]) -> list[Row]:
     ]
 
 
+def _benchmark(found: dict[str, Any]) -> list[Row]:
+    losses = {name: pair["difference"] for name, pair in found["test_loss"].items()}
+    speed, ends = found["speed_ratio_median"]["generation"], found["speed_ratio_min_max"]["generation"]
+    return [
+        ("test loss against mlx_lm lora --test, worst difference", str(max(losses.values())), "≤ 0.001"),
+        ("perplexity against mlx_lm.perplexity", f"{found['perplexity']['ratio']} ×", "within 1 %"),
+        ("generation tokens/s against mlx_lm.benchmark", f"{speed} × {spread(ends)}", "within 5 %"),
+    ]
+
+
+def _coverage(found: dict[str, Any]) -> list[Row]:
+    return [
+        (
+            f"{case}: 95 % interval holds the truth",
+            ", ".join(f"{kind} {share:.1%}" for kind, share in kinds.items()),
+            "",
+        )
+        for case, kinds in found["coverage"].items()
+    ]
+
+
 def _gate(found: dict[str, Any]) -> list[Row]:
     return [(name.replace("_", " "), str(value), "") for name, value in found.items() if isinstance(value, int | float)]
 
@@ -135,6 +156,12 @@ MEASUREMENTS: dict[str, Measurement] = {
         "The gate, whole process", ["benchmarks/hook_latency.py", "--launcher", "--json"], _hooks
     ),
     "gate": Measurement("The gate's verdicts on its corpora", ["tests/guard/score.py"], _gate),
+    "benchmark_parity": Measurement(
+        "run_benchmark against stock mlx-lm", ["benchmarks/benchmark_parity.py"], _benchmark
+    ),
+    "interval_coverage": Measurement(
+        "Intervals of simulated benchmarks", ["benchmarks/interval_coverage.py"], _coverage
+    ),
     "datasets": Measurement("Inspecting a data set", ["benchmarks/datasets.py"], _datasets),
 }
 

@@ -14,12 +14,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from mcp_server.cli.options import option_default
+from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.server import build_server
 from mcp_server.training.request import TrainingRequest
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/options.md")
+DOCUMENTS = ("README.md", "docs/options.md", "docs/benchmark.md")
 AGENT = "agents/mlx-training-specialist.md"
 PROJECT_AGENT = ".claude/agents/mlx-training-specialist.md"
 # The gate's hooks, by their event in hooks.json and in an agent's frontmatter: the client makes SubagentStop of its Stop.
@@ -39,17 +42,21 @@ def tools() -> str:
     return "\n".join(lines)
 
 
-def options() -> str:
-    """Every option of a training."""
+def options(model: type[BaseModel]) -> str:
+    """Every option of ``model``."""
     lines = ["| option | default | meaning |", "| --- | --- | --- |"]
-    for name, field in TrainingRequest.model_fields.items():
+    for name, field in model.model_fields.items():
         default = option_default(field)
         text = (field.description or "").replace("|", "\\|")
         lines.append(f"| `{name}` | {'' if default is None else f'`{default}`'} | {text} |")
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"tools": tools, "options": options}
+TABLES: dict[str, Callable[[], str]] = {
+    "tools": tools,
+    "options": lambda: options(TrainingRequest),
+    "benchmark": lambda: options(BenchmarkOptions),
+}
 
 
 def generated(text: str) -> str:

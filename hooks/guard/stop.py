@@ -165,10 +165,16 @@ def compared(job_id: str) -> bool:
     adapter = record(job_id, "spec.json").get("options", {}).get("adapter_path")
     for other in paths.listing(paths.join(shared.home(), "jobs")):
         spec = record(other, "spec.json")
-        if spec.get("kind") == "benchmark" and adapter and same(spec.get("options", {}).get("adapter_path"), adapter):
+        if spec.get("kind") == "benchmark" and adapter and any(same(one, adapter) for one in measured(spec)):
             if record(other, "state.json").get("status") not in ("failed", "lost", "cancelled"):
                 return True
     return False
+
+
+def measured(spec: dict[str, Any]) -> list[Any]:
+    """The adapters that a benchmark compares with their base."""
+    options = spec.get("options", {})
+    return [options.get("adapter_path"), *(options.get("adapters") or [])]
 
 
 def same(one: Any, other: Any) -> bool:

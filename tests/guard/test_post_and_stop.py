@@ -167,11 +167,21 @@ class Stop:
             }
         )
 
-    def job(self, job: str, status: str, kind: str = "train", adapter: str = "/a/x", why: str = "") -> None:
+    def job(
+        self,
+        job: str,
+        status: str,
+        kind: str = "train",
+        adapter: str = "/a/x",
+        why: str = "",
+        adapters: list[str] | None = None,
+    ) -> None:
         folder = self.tree.home / ".mlx-training/jobs" / job
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "state.json").write_text(json.dumps({"status": status, "why": why}))
-        (folder / "spec.json").write_text(json.dumps({"kind": kind, "options": {"adapter_path": adapter}}))
+        (folder / "spec.json").write_text(
+            json.dumps({"kind": kind, "options": {"adapter_path": adapter, "adapters": adapters}})
+        )
 
     def asks(self, report: str, agent_type: str = AGENT, active: bool = False, **more: object) -> str:
         last = {"message": {"role": "assistant", "content": [{"type": "text", "text": report}]}}
@@ -230,6 +240,13 @@ def test_a_comparison_that_exists_satisfies_it(stop: Stop, status: str) -> None:
     stop.started("train-1")
     stop.job("train-1", "completed", adapter="/a/x")
     stop.job("benchmark-1", status, "benchmark", adapter="/a/x")
+    assert stop.asks("Done.") == ""
+
+
+def test_a_ranking_of_several_adapters_is_a_comparison_of_each(stop: Stop) -> None:
+    stop.started("train-1")
+    stop.job("train-1", "completed", adapter="/a/x")
+    stop.job("benchmark-1", "completed", "benchmark", adapter="", adapters=["/a/y", "/a/x"])
     assert stop.asks("Done.") == ""
 
 

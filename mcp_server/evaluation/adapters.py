@@ -1,0 +1,115 @@
+"""Which adapters a benchmark measures, read from files alone."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mcp_server import settings
+from mcp_server.errors import ArgumentError, JobError, PathError
+from mcp_server.evaluation.options import BenchmarkOptions
+from mcp_server.jobs import store
+from mcp_server.jobs.files import read_json
+from mcp_server.models import folder as models
+
+WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The adapters and what they were trained with, as far as it is known."""
+
+    folders: list[Path]
+    model: str | None = None
+    data: str | None = None
+    mask_prompt: bool = True
+
+
+def candidates(options: BenchmarkOptions) -> Candidates:
+    """The adapters asked for, checked. Raises a UserError naming the one that can't be used."""
+    named = {
+        "adapter_path": options.adapter_path,
+        "adapters": options.adapters,
+        "job_id": options.job_id,
+    }
+    given = [name for name, value in named.items() if value is not None]
+    if len(given) > 1:
+        raise ArgumentError(f"{' and '.join(given)} each name the adapters; give one of them")
+    if options.job_id is not None:
+        folders = of_job(options.job_id)
+    else:
+        if options.adapters == []:
+            raise ArgumentError("adapters=[] names none; give adapter folders, or leave it out for the base alone")
+        single = [options.adapter_path] if options.adapter_path else []
+        folders = [settings.resolve(path) for path in options.adapters or single]
+    twice = sorted({str(folder) for folder in folders if folders.count(folder) > 1})
+    if twice:
+        raise ArgumentError(f"adapters names {twice[0]} twice; name each once")
+    for folder in folders:
+        check_adapter(folder)
+    if not folders:
+        return Candidates([])
+    configs = [read_json(folder / CONFIG) or {} for folder in folders]
+    return Candidates(
+        folders,
+        model=_text(configs[0].get("model")),
+        data=_data_of(folders[0], configs[0]),
+        mask_prompt=all(bool(config.get("mask_prompt")) for config in configs),
+    )
+
+
+def of_job(job_id: str) -> list[Path]:
+    """The adapter of a training job and its checkpoints; of those with equal weights the first alone."""
+    job = store.get(job_id)
+    spec = job.spec()
+    if spec.kind != "train":
+        raise JobError(f"job {job_id} is a {spec.kind} job; give the id of a training, list_jobs shows them")
+    final = spec.options.get("adapter_path")
+    found = [Path(final)] if final else []
+    found += sorted(job.checkpoints.glob("best-*")) + sorted(job.checkpoints.glob("[0-9]*"))
+    kept: list[Path] = []
+    for folder in found:
+        weights = folder / WEIGHTS
+        if weights.exists() and not any(filecmp.cmp(weights, other / WEIGHTS, shallow=False) for other in kept):
+            kept.append(folder)
+    if not kept:
+        raise JobError(f"job {job_id} has no adapter and no checkpoint yet; wait for one with read_training_log")
+    return kept
+
+
+def check_adapter(folder: Path) -> None:
+    """Raise PathError unless ``folder`` holds an adapter that mlx-lm could load."""
+    if not folder.is_dir():
+        raise PathError(f"adapter_path {folder} is not a folder; list_jobs shows the adapters of past jobs")
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).exists():
+            raise PathError(
+                f"adapter_path {folder} has no {name}, so it is not an mlx-lm adapter; choose another folder"
+            )
+    file = folder / CONFIG
+    try:
+        config: Any = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise PathError(f"{file} is damaged: {error}; train again or restore it") from error
+    if not isinstance(config, dict) or "num_layers" not in config:
+        raise PathError(f"{file} is not mlx-lm's (no num_layers); PEFT adapters must be converted")
+    if config.get("fine_tune_type", "lora") != "full":
+        parameters = config.get("lora_parameters")
+        missing = {"rank", "scale", "dropout"} - set(parameters if isinstance(parameters, dict) else ())
+        if missing:
+            raise PathError(f"{file} has no lora_parameters.{sorted(missing)[0]}; restore it or train again")
+    models.tensors(folder / WEIGHTS)
+
+
+def _data_of(folder: Path, config: dict[str, Any]) -> str | None:
+    """The data set of the adapter's training: of its provenance, else of its configuration."""
+    data = (read_json(folder / "provenance.json") or {}).get("data")
+    recorded = data.get("path") if isinstance(data, dict) else None
+    return _text(recorded) or _text(config.get("data"))
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
