@@ -12,12 +12,12 @@ import logging  # noqa: E402
 from mcp.server.mcpserver import MCPServer  # noqa: E402
 
 from mcp_server import __version__  # noqa: E402
-from mcp_server.tools import datasets, jobs, models, planning, platform, training  # noqa: E402
+from mcp_server.tools import datasets, fuse, generate, jobs, models, planning, platform, training  # noqa: E402
 
 INSTRUCTIONS = (
     "Fine-tunes language models on this Mac with MLX. Order: check_platform (prepare_environment if it says so), "
     "inspect_dataset (prepare_dataset first if the data are not mlx-lm's), convert_model if needed, plan_training, "
-    "start_lora_training, read_training_log, run_benchmark against the base. "
+    "start_lora_training, read_training_log, run_benchmark against the base, fuse_adapter if one model is wanted. "
     "Jobs outlive the session; list_jobs finds them."
 )
 
@@ -29,7 +29,16 @@ def build_server() -> MCPServer:
         title="MLX training",
         version=__version__,
         instructions=INSTRUCTIONS,
-        tools=[*platform.TOOLS, *planning.TOOLS, *datasets.TOOLS, *models.TOOLS, *training.TOOLS, *jobs.TOOLS],
+        tools=[
+            *platform.TOOLS,
+            *planning.TOOLS,
+            *datasets.TOOLS,
+            *models.TOOLS,
+            *training.TOOLS,
+            *generate.TOOLS,
+            *fuse.TOOLS,
+            *jobs.TOOLS,
+        ],
         log_level="WARNING",
     )
 

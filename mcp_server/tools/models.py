@@ -8,7 +8,8 @@ from mcp.server.mcpserver import Context
 from pydantic import BaseModel, Field
 
 from mcp_server.conversion.options import ConvertOptions
-from mcp_server.conversion.start import ConversionResult, start_conversion
+from mcp_server.conversion.report import ConversionResult
+from mcp_server.conversion.start import start_conversion
 from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.evaluation.report import BenchmarkReport
 from mcp_server.evaluation.start import start_benchmark
@@ -16,6 +17,7 @@ from mcp_server.jobs.service import IfBusy
 from mcp_server.jobs.store import JobFolder, Status
 from mcp_server.jobs.wait import wait_for_end
 from mcp_server.tools.tool import make_tool
+from mcp_server.tools.waiting import BUSY, HOW, WAIT, JobAnswer, finish
 
 _WAIT = "Wait up to this long for the result; the job goes on when the time is up"
 
@@ -23,8 +25,8 @@ _WAIT = "Wait up to this long for the result; the job goes on when the time is u
 class Conversion(ConvertOptions):
     """ConvertOptions and how to wait."""
 
-    if_busy: IfBusy = Field(default="queue", description="When another job runs: wait in line, or refuse")
-    wait_seconds: float = Field(default=100, ge=0, le=1800, allow_inf_nan=False, description=_WAIT)
+    if_busy: IfBusy = Field(default="queue", description=BUSY)
+    wait_seconds: float = Field(default=100, ge=0, le=1800, allow_inf_nan=False, description=WAIT)
 
 
 class Benchmark(BenchmarkOptions):
@@ -34,14 +36,10 @@ class Benchmark(BenchmarkOptions):
     wait_seconds: float = Field(default=100, ge=0, le=1800, allow_inf_nan=False, description=_WAIT)
 
 
-class ConversionAnswer(BaseModel):
+class ConversionAnswer(JobAnswer):
     """A conversion that ended, or that goes on."""
 
-    job_id: str
-    status: Status
-    why: str | None = None
     result: ConversionResult | None = None
-    next_step: str | None = None
 
 
 class BenchmarkAnswer(BaseModel):
@@ -57,18 +55,12 @@ class BenchmarkAnswer(BaseModel):
 async def convert_model(options: Conversion, context: Context[Any, Any]) -> ConversionAnswer:
     """Convert a Hugging Face model to MLX format, by default quantized to 4 bits, as mlx_lm.convert does.
 
-    Written to a new folder that appears only when it is whole and has been loaded and tried; nothing is overwritten and
-    nothing uploaded. Runs as a job: when it takes longer than wait_seconds, follow it with read_training_log."""
-    plain = ConvertOptions.model_validate(options.model_dump(exclude={"if_busy", "wait_seconds"}))
-    folder = start_conversion(plain, if_busy=options.if_busy)
-    status, why, result, next_step = await _finish(folder, options.wait_seconds, context)
-    return ConversionAnswer(
-        job_id=folder.job_id,
-        status=status,
-        why=why,
-        result=ConversionResult.model_validate(result) if result else None,
-        next_step=next_step,
-    )
+    Says what it costs: size and perplexity before and after. Written to a new folder that appears only when it is whole
+    and has been loaded and tried; nothing is overwritten and nothing uploaded. method= quantizes with the help of your
+    data. Runs as a job: when it takes longer than wait_seconds, follow it with read_training_log."""
+    plain = ConvertOptions.model_validate(options.model_dump(exclude=HOW))
+    answer, result = await finish(start_conversion(plain, if_busy=options.if_busy), options.wait_seconds, context)
+    return ConversionAnswer(**answer.model_dump(), result=ConversionResult.model_validate(result) if result else None)
 
 
 async def run_benchmark(options: Benchmark, context: Context[Any, Any]) -> BenchmarkAnswer:
