@@ -31,7 +31,7 @@ def make_adapter(
 
     folder.mkdir(parents=True)
     lora = {"rank": 4, "scale": 10.0, "dropout": 0.0} | parameters
-    net = load(str(model))[0]
+    net: Any = load(str(model))[0]
     mx.random.seed(seed)
     net.freeze()
     if fine_tune_type == "full":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -38,15 +39,15 @@ def vocabulary_of(model: nn.Module) -> int:
 
 def change(first: Logits, second: Logits) -> LogitChange:
     """``second`` against ``first``, over all positions and tokens."""
-    largest, absolute, divergence, same = 0.0, 0.0, 0.0, 0
+    largest = absolute = divergence = same = 0.0
     for one, other in zip(first, second, strict=True):
         difference = mx.abs(other - one)
         p = one - mx.logsumexp(one, axis=-1, keepdims=True)
         q = other - mx.logsumexp(other, axis=-1, keepdims=True)
-        largest = max(largest, difference.max().item())  # pyright: ignore[reportArgumentType]
-        absolute += difference.mean(axis=-1).sum().item()  # pyright: ignore[reportOperatorIssue]
-        divergence += (mx.exp(p) * (p - q)).sum().item()  # pyright: ignore[reportOperatorIssue]
-        same += (one.argmax(axis=-1) == other.argmax(axis=-1)).sum().item()  # pyright: ignore[reportOperatorIssue]
+        largest = max(largest, _number(difference.max()))
+        absolute += _number(difference.mean(axis=-1).sum())
+        divergence += _number((mx.exp(p) * (p - q)).sum())
+        same += _number((one.argmax(axis=-1) == other.argmax(axis=-1)).sum())
     positions = sum(len(part) for part in first)
     return LogitChange(
         max_difference=_rounded(largest),
@@ -83,8 +84,12 @@ def perplexity(logits: Logits, rows: list[Row]) -> float:
     total, count = 0.0, 0
     for part, row in zip(logits, rows, strict=True):
         losses = nn.losses.cross_entropy(part[:-1], mx.array(row[1:]))
-        total, count = total + float(losses.sum().item()), count + len(row) - 1  # pyright: ignore[reportArgumentType]
+        total, count = total + _number(losses.sum()), count + len(row) - 1
     return round(math.exp(min(total / count, 700)), 4)
+
+
+def _number(value: mx.array) -> float:
+    return float(cast(float, value.item()))
 
 
 def _rounded(value: float) -> float:

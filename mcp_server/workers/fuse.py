@@ -8,7 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_unflatten
 from mlx_lm.generate import generate
 from mlx_lm.gguf import convert_to_gguf
 from mlx_lm.utils import compute_bits_per_weight, dequantize_model, save
@@ -26,7 +26,7 @@ from mcp_server.models.folder import check, size_bytes
 from mcp_server.workers import effect, job
 from mcp_server.workers.effect import Logits
 from mcp_server.workers.fetching import fetch, told_of_growth
-from mcp_server.workers.loading import apply_adapter, load_model, load_with_config, not_finite
+from mcp_server.workers.loading import apply_adapter, load_model, load_with_config, not_finite, weights_of
 from mcp_server.workers.publish import publish, room_for
 from mcp_server.workers.text import Row, token_rows
 
@@ -135,7 +135,7 @@ class _Fusion:
             bits_per_weight=round(compute_bits_per_weight(model), 3),
             fused_vs_adapted=against,
             adapted_vs_base=effect.change(self._base, self._adapted),
-            **left,  # pyright: ignore[reportArgumentType]
+            **left,
             perplexity=self._perplexities(fused),
             same_greedy_text=sample == self._sample,
             measured_on=measured_on,
@@ -168,7 +168,7 @@ class _Fusion:
 def gguf_weights(model: nn.Module) -> dict[str, mx.array]:
     """The weights under names that ``mlx_lm.gguf`` turns into llama.cpp's."""
     found: dict[str, mx.array] = {}
-    for name, value in tree_flatten(model.parameters()):
+    for name, value in weights_of(model).items():
         block, _, expert = name.partition(".block_sparse_moe.switch_mlp.")
         found[f"{block}.{_EXPERTS[expert.removesuffix('.weight')]}.weight" if expert else name] = value
     return found

@@ -17,14 +17,13 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optimizers
 import numpy as np
-from mlx.utils import tree_flatten
 from mlx_lm.quant import awq, dwq, dynamic_quant, gptq
 from mlx_lm.utils import quantize_model, save
 
 from mcp_server.conversion.options import ConvertOptions
 from mcp_server.errors import DataError
 from mcp_server.workers.job import WorkerJob
-from mcp_server.workers.loading import load_with_config
+from mcp_server.workers.loading import load_with_config, weights_of
 from mcp_server.workers.text import Row, token_rows
 
 _SAMPLES = {"dwq": 2048, "awq": 128}  # stock's defaults; the others take all
@@ -42,7 +41,7 @@ def quantize_learned(worker: WorkerJob, options: ConvertOptions, source: Path, s
     rows = _chosen(rows, options) if options.method == "dwq" else _packed(rows, options)
     said: list[str] = []
     for module in (awq, dwq, dynamic_quant, gptq):
-        module.tqdm = _bar(worker, options.method, said)  # pyright: ignore[reportPrivateImportUsage]
+        vars(module)["tqdm"] = _bar(worker, options.method, said)
     quantized, config = _METHODS[options.method](model, config, rows, options)
     worker.check_stop()
     save(str(scratch), str(source), quantized, tokenizer, config)
@@ -92,7 +91,7 @@ def _gptq(model: Any, config: Config, rows: list[Row], options: ConvertOptions) 
 
 def _dynamic(model: Any, config: Config, rows: list[Row], options: ConvertOptions) -> tuple[nn.Module, Config]:
     settings = options.learned
-    widths = {
+    widths: dict[str, Any] = {
         "low_bits": options.bits,
         "low_group_size": options.group_size,
         "high_bits": settings.high_bits,
@@ -155,7 +154,7 @@ _METHODS: dict[str, Callable[[Any, Config, list[Row], ConvertOptions], tuple[nn.
 
 def _dtype(model: nn.Module) -> mx.Dtype:
     """The type of the weights: stock's dwq would make the scales bfloat16 whatever the model is."""
-    return next(value.dtype for _, value in tree_flatten(model.parameters()) if mx.issubdtype(value.dtype, mx.floating))
+    return next(value.dtype for value in weights_of(model).values() if mx.issubdtype(value.dtype, mx.floating))
 
 
 def _bar(worker: WorkerJob, method: str, said: list[str]) -> type:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -54,10 +54,15 @@ def apply_adapter(model: nn.Module, adapter_path: str) -> None:
         )
 
 
+def weights_of(model: nn.Module) -> dict[str, mx.array]:
+    """All parameters by their path."""
+    return dict(cast(list[tuple[str, mx.array]], tree_flatten(model.parameters())))
+
+
 def not_finite(model: nn.Module) -> list[str]:
     """The parameters that hold NaN or infinity."""
     found: list[str] = []
-    for name, value in tree_flatten(model.parameters()):
+    for name, value in weights_of(model).items():
         if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item():
             found.append(name)
     return found
