@@ -10,14 +10,19 @@ import asyncio
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from mcp_server.cli.options import option_default
+from mcp_server.conversion.options import ConvertOptions, FuseOptions, MethodOptions
+from mcp_server.generation.options import GenerateOptions
 from mcp_server.server import build_server
 from mcp_server.training.request import TrainingRequest
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/options.md")
+DOCUMENTS = ("README.md", "docs/options.md", "docs/convert.md")
 
 
 def tools() -> str:
@@ -29,17 +34,24 @@ def tools() -> str:
     return "\n".join(lines)
 
 
-def options() -> str:
-    """Every option of a training."""
+def options(model: type[BaseModel]) -> str:
+    """Every option of ``model``."""
     lines = ["| option | default | meaning |", "| --- | --- | --- |"]
-    for name, field in TrainingRequest.model_fields.items():
+    for name, field in model.model_fields.items():
         default = option_default(field)
         text = (field.description or "").replace("|", "\\|")
         lines.append(f"| `{name}` | {'' if default is None else f'`{default}`'} | {text} |")
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"tools": tools, "options": options}
+TABLES: dict[str, Callable[[], str]] = {
+    "tools": tools,
+    "options": partial(options, TrainingRequest),
+    "convert": partial(options, ConvertOptions),
+    "method": partial(options, MethodOptions),
+    "fuse": partial(options, FuseOptions),
+    "generate": partial(options, GenerateOptions),
+}
 
 
 def generated(text: str) -> str:

@@ -59,7 +59,7 @@ class ConvertOptions(BaseModel):
         default=None, description="Quantize with the help of calibration_data, as mlx_lm.dwq, awq, gptq, dynamic_quant"
     )
     calibration_data: str | None = Field(
-        default=None, description="For method: your data, a folder with train.jsonl (valid.jsonl), or a text file"
+        default=None, description="For method: your data, a folder with train.jsonl, or a text file"
     )
     method_options: Annotated[MethodOptions | None, Field(description="Settings of the method")] = None
     eval_data: str | None = Field(default=None, description=EVAL_DATA)
