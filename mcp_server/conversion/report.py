@@ -90,7 +90,8 @@ def summarize_fusion(
     remedy = (
         "fuse again with dequantize=true, which keeps it and costs size"
         if quantized
-        else "the base's 16-bit weights round the adapter's changes away; train longer, or with a larger scale"
+        else "16-bit rounding is as large as the adapter's effect here: fuse onto a float32 copy of the base "
+        "(convert_model with quantize=false, dtype='float32') to keep it, or train it further"
     )
     numbers = f"(same most likely token at {agreement:.1%} of the positions of {measured_on})"
     if kept is None or error is None:

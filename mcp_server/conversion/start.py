@@ -11,7 +11,7 @@ from mcp_server.conversion.gguf import check_gguf
 from mcp_server.conversion.options import ConvertOptions, FuseOptions
 from mcp_server.conversion.source import check_convertible, converted_bytes, fused_bytes
 from mcp_server.conversion.text import find_text
-from mcp_server.errors import ModelError, PathError
+from mcp_server.errors import ArgumentError, ModelError, PathError
 from mcp_server.evaluation.start import check_adapter
 from mcp_server.jobs import service, store
 from mcp_server.jobs.service import IfBusy
@@ -30,6 +30,10 @@ def start_conversion(options: ConvertOptions, *, if_busy: IfBusy = "queue") -> J
     require_platform()
     target = _new_folder(options.mlx_path or f"models/{short_name(options.model)}-{options.suffix()}", "mlx_path")
     data = _resolve_data(options)
+    if options.revision is not None and settings.resolve(options.model).exists():
+        raise ArgumentError(
+            f"revision={options.revision!r} goes with a Hub id, and {options.model} is a folder; leave it out"
+        )
     # Of another revision than the cached one only the job can say what it holds.
     source = models.locate(options.model) if options.revision is None else None
     if source is not None:

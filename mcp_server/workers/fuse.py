@@ -26,7 +26,14 @@ from mcp_server.models.folder import check, size_bytes
 from mcp_server.workers import effect, job
 from mcp_server.workers.effect import Logits
 from mcp_server.workers.fetching import fetch, told_of_growth
-from mcp_server.workers.loading import apply_adapter, load_model, load_with_config, not_finite, weights_of
+from mcp_server.workers.loading import (
+    apply_adapter,
+    load_model,
+    load_with_config,
+    not_finite,
+    other_base,
+    weights_of,
+)
 from mcp_server.workers.publish import publish, room_for
 from mcp_server.workers.text import Row, token_rows
 
@@ -154,10 +161,7 @@ class _Fusion:
         return {name: effect.perplexity(logits, self._rows) for name, logits in named.items()}
 
     def _notes(self, adapter: dict[str, Any]) -> list[str]:
-        trained_on = str(adapter.get("model", ""))
-        notes: list[str] = []
-        if trained_on and Path(trained_on).name != self._source.name and trained_on != self._options.model:
-            notes.append(f"the adapter was trained on {trained_on}, not on this base")
+        notes = other_base(adapter, str(self._options.model))
         if self._options.export_gguf:
             notes.append(
                 "GGUF by mlx-lm gives every token the same score: try the file in llama.cpp before you pass it on"

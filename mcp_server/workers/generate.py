@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -11,9 +12,10 @@ from mlx_lm.sample_utils import make_sampler
 
 from mcp_server.errors import DataError, ModelError
 from mcp_server.generation.options import Answer, GenerateOptions, GenerationResult
+from mcp_server.jobs.files import read_json
 from mcp_server.workers import job
 from mcp_server.workers.fetching import fetch
-from mcp_server.workers.loading import apply_adapter, load_with_config, not_finite
+from mcp_server.workers.loading import apply_adapter, load_with_config, not_finite, other_base
 
 _LOOK_TOKENS = 16
 
@@ -40,6 +42,8 @@ def generate_text(worker: job.WorkerJob) -> dict[str, Any]:
     if options.adapter_path is not None:
         worker.phase("answer of the adapter", adapter_path=options.adapter_path)
         apply_adapter(model, options.adapter_path)
+        adapter = read_json(Path(options.adapter_path) / "adapter_config.json") or {}
+        result.notes += other_base(adapter, options.model)
         result.adapter = _answer(worker, model, tokenizer, prompt, options)
     return result.model_dump(exclude_none=True)
 

@@ -21,7 +21,7 @@ from mlx_lm.quant import awq, dwq, dynamic_quant, gptq
 from mlx_lm.utils import quantize_model, save
 
 from mcp_server.conversion.options import ConvertOptions
-from mcp_server.errors import DataError
+from mcp_server.errors import DataError, ModelError
 from mcp_server.workers.job import WorkerJob
 from mcp_server.workers.loading import load_with_config, weights_of
 from mcp_server.workers.text import Row, token_rows
@@ -42,7 +42,15 @@ def quantize_learned(worker: WorkerJob, options: ConvertOptions, source: Path, s
     said: list[str] = []
     for module in (awq, dwq, dynamic_quant, gptq):
         vars(module)["tqdm"] = _bar(worker, options.method, said)
-    quantized, config = _METHODS[options.method](model, config, rows, options)
+    try:
+        quantized, config = _METHODS[options.method](model, config, rows, options)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        # Stock has no checks of its own: what does not fit an architecture or a width fails somewhere inside.
+        text = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"mlx-lm's {options.method} fails on this {config['model_type']} model: {type(error).__name__}: {text}; "
+            "choose another method or q_group_size, or leave method out"
+        ) from error
     worker.check_stop()
     save(str(scratch), str(source), quantized, tokenizer, config)
     return _notes(options.method, said)

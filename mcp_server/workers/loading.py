@@ -11,6 +11,7 @@ from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load
 
 from mcp_server.errors import ModelError
+from mcp_server.models.folder import locate
 
 
 def load_model(model: str, adapter_path: str | None = None, *, lazy: bool = False) -> tuple[nn.Module, Any]:
@@ -52,6 +53,22 @@ def apply_adapter(model: nn.Module, adapter_path: str) -> None:
             f"adapter {adapter_path} holds NaN or infinity ({bad[0]}): its training diverged; "
             "take an earlier checkpoint or train again"
         )
+
+
+def other_base(adapter_config: dict[str, Any], model: str) -> list[str]:
+    """A note when the adapter says that it was trained on another base: one of the same shapes fits and means nothing."""
+    trained_on = str(adapter_config.get("model") or "")
+    same = not trained_on or _folder_of(trained_on) == _folder_of(model)
+    return [] if same else [f"the adapter was trained on {trained_on}, not on this base"]
+
+
+def _folder_of(model: str) -> str:
+    """The model's folder where it is on this machine, links followed; else as it was given."""
+    try:
+        found = locate(model)
+    except ModelError:
+        found = None
+    return str(found.resolve()) if found is not None else model
 
 
 def weights_of(model: nn.Module) -> dict[str, mx.array]:

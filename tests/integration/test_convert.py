@@ -4,6 +4,7 @@
 # (MLX and mlx-lm annotate their own calls only in part.)
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -273,18 +274,32 @@ async def test_too_little_calibration_is_said(client: Client, project: Path):
     assert not (project / "out").exists()
 
 
-@pytest.fixture
+async def test_model_that_a_method_can_not_do_is_named(client: Client, project: Path):
+    make_tiny_model(project / "odd", hidden=96)
+    shared = {"calibration_data": "data", "method_options": {"max_seq_length": 32}}
+    text = await failure(client, "convert_model", model="odd", mlx_path="out", method="gptq", **shared)
+    assert "mlx-lm's gptq fails on this qwen2 model" in text
+    text = await refusal(client, "convert_model", model="odd", mlx_path="out", method="awq", **shared)
+    assert "smaller q_group_size" in text
+    text = await refusal(client, "convert_model", model="odd", mlx_path="out", revision="main")
+    assert "goes with a Hub id" in text
+    assert not (project / "out").exists()
+
+
+@contextlib.contextmanager
 def small_files() -> Iterator[None]:
-    """Files of this test, and of the jobs it starts, end at 200 kB, as on a disk that is full."""
+    """Files of this process, and of the jobs it starts, end at 200 kB, as on a disk that is full."""
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, old[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
-@pytest.mark.usefixtures("small_files")
 async def test_full_disk_in_mid_conversion_leaves_nothing(client: Client, project: Path):
-    text = await failure(client, "convert_model", model="model", mlx_path="models/out", quantize=False)
+    with small_files():
+        text = await failure(client, "convert_model", model="model", mlx_path="models/out", quantize=False)
     assert "would not take the model" in text
     assert "free space" in text
     assert list((project / "models").iterdir()) == []

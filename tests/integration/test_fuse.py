@@ -24,7 +24,7 @@ from tests.integration.test_convert import (
     kill_in_mid_write,
     left_overs,
     scratch_of,
-    small_files,  # noqa: F401 - a fixture
+    small_files,
 )
 from tests.sentencepiece import write_sentencepiece
 from tests.tiny import make_tiny_model
@@ -168,7 +168,7 @@ def gguf_base(folder: Path, kind: str, **arguments: Any) -> Path:
 
 @pytest.mark.parametrize(
     ("kind", "dtype", "bits"),
-    [("llama", "float16", None), ("mistral", "bfloat16", None), ("mixtral", "float16", None), ("llama", "float32", 4)],
+    [("llama", "float16", None), ("mistral", "bfloat16", None), ("mixtral", "float32", None), ("llama", "float32", 4)],
 )
 async def test_gguf_read_by_its_own_reader_is_the_fused_model(
     kind: str, dtype: str, bits: int | None, client: Client, project: Path
@@ -231,12 +231,12 @@ async def test_gguf_that_mlx_lm_can_not_write_is_refused_before_anything_is(clie
     assert not left_overs(project)
 
 
-@pytest.mark.usefixtures("small_files")
 @pytest.mark.parametrize("gguf", [False, True])
 async def test_full_disk_in_mid_fusion_leaves_nothing(gguf: bool, client: Client, project: Path):
     base = gguf_base(project / "base", "llama", hidden=64 if gguf else 128, dtype="float16" if gguf else None)
     make_adapter(project / "adapter", base)
-    text = await failure(client, "fuse_adapter", adapter_path="adapter", save_path="models/out", export_gguf=gguf)
+    with small_files():
+        text = await failure(client, "fuse_adapter", adapter_path="adapter", save_path="models/out", export_gguf=gguf)
     assert "would not take the model" in text
     assert list((project / "models").iterdir()) == []
 
@@ -244,7 +244,10 @@ async def test_full_disk_in_mid_fusion_leaves_nothing(gguf: bool, client: Client
 async def test_killed_fusion_leaves_nothing_after_the_next_start(client: Client, project: Path):
     base = make_tiny_model(project / "large", hidden=512, layers=6)
     make_adapter(project / "adapter", base)
-    started = await call(client, "fuse_adapter", adapter_path="adapter", save_path="models/out", wait_seconds=0)
+    (project / "short.txt").write_text("How much is the lamp?")
+    started = await call(
+        client, "fuse_adapter", adapter_path="adapter", save_path="models/out", eval_data="short.txt", wait_seconds=0
+    )
     await anyio.to_thread.run_sync(kill_in_mid_write, started["job_id"])
     assert not (project / "models/out").exists()
     second = await call(client, "generate_text", model="model", prompt="hello", max_tokens=1)

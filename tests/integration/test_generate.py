@@ -87,10 +87,13 @@ async def test_bad_requests_are_named(client: Client, project: Path):
 
 
 async def test_adapter_of_another_model_and_a_diverged_one_are_named(client: Client, project: Path):
-    other = make_tiny_model(project / "other", hidden=128)
+    other = make_tiny_model(project / "other", hidden=64)
     make_adapter(project / "adapter", other)
     text = await failure(client, "generate_text", model="model", adapter_path="adapter", prompt=PROMPT)
     assert "does not fit this model" in text
+    make_adapter(project / "twin-adapter", make_tiny_model(project / "twin", hidden=128))
+    answer = await call(client, "generate_text", model="model", adapter_path="twin-adapter", prompt=PROMPT)
+    assert f"trained on {project / 'twin'}" in answer["result"]["notes"][0], "it fits by its shapes alone"
     make_adapter(project / "nan", project / "model", value=float("nan"))
     assert "holds NaN" in await failure(client, "generate_text", adapter_path="nan", prompt=PROMPT)
     shutil.copy(project / "adapter/adapters.safetensors", project / "nan/adapters.safetensors")
