@@ -21,7 +21,7 @@ from mcp_server.jobs import service
 from mcp_server.models import folder as models
 from tests.tiny import make_tiny_model
 
-LEARN = {"model": "m", "calibration_data": "data"}
+LEARN: dict[str, Any] = {"model": "m", "calibration_data": "data"}
 
 
 @pytest.mark.parametrize(
