@@ -198,7 +198,7 @@ async def test_damaged_weights_are_named(client: Client, project: Path):
     import mlx.core as mx
 
     model = make_tiny_model(project / "nan")
-    weights = mx.load(str(model / "model.safetensors"))
+    weights: Any = mx.load(str(model / "model.safetensors"))
     name = "model.layers.1.mlp.up_proj.weight"
     weights[name] = weights[name] * float("nan")
     mx.save_safetensors(str(model / "model.safetensors"), weights, {"format": "pt"})
@@ -317,9 +317,10 @@ def kill_in_mid_write(job_id: str) -> None:
     state = folder(job_id).state()
     assert state.runner is not None
     assert state.worker is not None
-    for process in (state.runner, state.worker):
+    both = (state.runner, state.worker)
+    for process in both:
         psutil.Process(process.pid).kill()
-    wait_until(lambda: not state.worker.alive() and not state.runner.alive(), "both to be dead")
+    wait_until(lambda: not any(process.alive() for process in both), "both to be dead")
 
 
 async def test_killed_conversion_leaves_nothing_after_the_next_start(client: Client, project: Path):
