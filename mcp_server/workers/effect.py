@@ -68,7 +68,7 @@ def kept(base: Logits, adapted: Logits, fused: Logits) -> dict[str, float]:
     for zero, one, other in zip(base, adapted, fused, strict=True):
         a, f = one - zero, other - zero
         parts = mx.stack([(a * a).sum(), (f * a).sum(), (f * f).sum(), mx.square(f - a).sum()])
-        sums = np.array(parts, dtype=float)
+        sums = [float(value) for value in np.array(parts)]
         aa, fa, ff, ee = aa + sums[0], fa + sums[1], ff + sums[2], ee + sums[3]
     if aa == 0:
         return {}
