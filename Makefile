@@ -36,11 +36,9 @@ gate: setup  ## the gate's long suites: labels checked by really running the cas
 audit: setup  ## known vulnerabilities in the pinned dependencies
 	$(RUN) python scripts/audit.py
 
-bench: setup  ## speed and memory, as ratios in one run
-	$(RUN) python benchmarks/server_start.py
-	$(RUN) python benchmarks/log_reads.py
-	$(RUN) python benchmarks/training_overhead.py
-	$(RUN) python benchmarks/hook_latency.py
+bench: setup  ## speed and memory, as ratios in one run, into benchmarks/RESULTS.md (about an hour)
+	$(RUN) python benchmarks/results.py
+	$(RUN) --with anthropic==0.38.0 --with tokenizers python benchmarks/context.py
 
 setup: .venv/.synced
 

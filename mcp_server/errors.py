@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from mcp_server.datasets.secrets import redact
 
+_MOST_EXPLAINED = 3  # an unknown argument may list all known ones
+
 
 class UserError(Exception):
     """Something the caller can put right. ``str(error)`` is the whole message; the text is safe to show.
@@ -53,9 +55,18 @@ class ArgumentError(UserError):
     """An argument that does not exist or has a value out of range."""
 
 
+def brief(text: str, most: int) -> str:
+    """``text``, or its beginning with an ellipsis: what is read by a model has to be paid for."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> ArgumentError:
     """pydantic's findings about ``model``'s arguments in one line: each argument, the value seen, what is allowed."""
-    return ArgumentError("; ".join(_explain_one(dict(item), model) for item in error.errors(include_url=False)))
+    found = error.errors(include_url=False)
+    parts = [_explain_one(dict(item), model) for item in found[:_MOST_EXPLAINED]]
+    if len(found) > len(parts):
+        parts.append(f"and {len(found) - len(parts)} more arguments are wrong")
+    return ArgumentError("; ".join(parts))
 
 
 def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> str:

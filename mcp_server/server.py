@@ -12,19 +12,19 @@ import logging  # noqa: E402
 from mcp.server.mcpserver import MCPServer  # noqa: E402
 
 from mcp_server import __version__  # noqa: E402
+from mcp_server.prompts import add_prompts  # noqa: E402
+from mcp_server.resources import add_resources  # noqa: E402
 from mcp_server.tools import datasets, fuse, generate, jobs, models, planning, platform, training  # noqa: E402
 
 INSTRUCTIONS = (
-    "Fine-tunes language models on this Mac with MLX. Order: check_platform (prepare_environment if it says so), "
-    "inspect_dataset (prepare_dataset first if the data are not mlx-lm's), convert_model if needed, plan_training, "
-    "start_lora_training, read_training_log, run_benchmark against the base, fuse_adapter if one model is wanted. "
-    "Jobs outlive the session; list_jobs finds them."
+    "Fine-tunes language models on this Mac with MLX. Order: check_platform, inspect_dataset, plan_training, "
+    "start_lora_training, read_training_log, run_benchmark, fuse_adapter. Jobs outlive the session; list_jobs finds them."
 )
 
 
 def build_server() -> MCPServer:
-    """The server with all its tools."""
-    return MCPServer(
+    """The server with all its tools, resources and prompts."""
+    server = MCPServer(
         "mlx",
         title="MLX training",
         version=__version__,
@@ -41,6 +41,9 @@ def build_server() -> MCPServer:
         ],
         log_level="WARNING",
     )
+    add_resources(server)
+    add_prompts(server)
+    return server
 
 
 def main(arguments: list[str] | None = None) -> None:

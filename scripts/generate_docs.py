@@ -1,12 +1,14 @@
-"""Tables in the documentation that are made from the code: ``python scripts/generate_docs.py [--check]``.
+"""What is made from the code: tables in the documentation, and the specialist's project-level form.
 
-A table stands between ``<!-- NAME: ... -->`` and ``<!-- end -->``. With --check nothing is written and a difference fails.
+A table stands between ``<!-- NAME: ... -->`` and ``<!-- end -->``. ``python scripts/generate_docs.py`` writes; with --check
+nothing is written and a difference fails.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -23,6 +25,14 @@ from mcp_server.training.request import TrainingRequest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = ("README.md", "docs/options.md", "docs/convert.md")
+AGENT = "agents/mlx-training-specialist.md"
+PROJECT_AGENT = ".claude/agents/mlx-training-specialist.md"
+# The gate's hooks, by their event in hooks.json and in an agent's frontmatter: the client makes SubagentStop of its Stop.
+_GATE = {
+    "pre_tool_use.py": ("PreToolUse", "PreToolUse"),
+    "post_tool_use.py": ("PostToolUse", "PostToolUse"),
+    "subagent_stop.py": ("SubagentStop", "Stop"),
+}
 
 
 def tools() -> str:
@@ -63,19 +73,41 @@ def generated(text: str) -> str:
     return re.sub(r"(<!-- (\w+): [^>]*-->)\n.*?(<!-- end -->)", table, text, flags=re.S)
 
 
+def project_agent() -> str:
+    """The plugin's agent with the hooks that only project and user agents may have, and skills by their full names."""
+    _, frontmatter, body = (ROOT / AGENT).read_text(encoding="utf-8").split("---\n", 2)
+    declared = json.loads((ROOT / "hooks/hooks.json").read_text(encoding="utf-8"))["hooks"]
+    lines = ["# Made of agents/ by scripts/generate_docs.py: edit that one.", frontmatter.rstrip(), "hooks:"]
+    for script, (event, name) in _GATE.items():
+        found = [(group, hook) for group in declared[event] for hook in group["hooks"] if script in hook["args"]]
+        lines.append(f"  {name}:")
+        for group, hook in found:
+            command = f'/bin/sh "$CLAUDE_PROJECT_DIR/.claude/hook" {script}'
+            lines.append(f'    - matcher: "{group.get("matcher", "")}"')
+            lines += ["      hooks:", "        - type: command", f"          command: '{command}'"]
+            lines += [f"          {key}: {hook[key]}" for key in ("timeout", "onFailure") if key in hook]
+    head = re.sub(
+        r"^skills: (.*)$",
+        lambda found: "skills: " + ", ".join(f"mlx-training:{name.strip()}" for name in found[1].split(",")),
+        "\n".join(lines),
+        flags=re.M,
+    )
+    return f"---\n{head}\n---\n{body}"
+
+
 def main() -> int:
-    """Write the tables, or compare."""
+    """Write what is made, or compare."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="fail when a table is not what the code says")
     check = parser.parse_args().check
     stale: list[str] = []
-    for name in DOCUMENTS:
+    made = {name: generated((ROOT / name).read_text(encoding="utf-8")) for name in DOCUMENTS}
+    for name, after in {**made, PROJECT_AGENT: project_agent()}.items():
         path = ROOT / name
-        before = path.read_text(encoding="utf-8")
-        after = generated(before)
-        if after != before:
+        if not path.exists() or path.read_text(encoding="utf-8") != after:
             stale.append(name)
             if not check:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(after, encoding="utf-8")
     if check and stale:
         print(f"out of date: {', '.join(stale)}; run `python scripts/generate_docs.py`", file=sys.stderr)

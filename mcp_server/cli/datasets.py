@@ -92,4 +92,7 @@ def _print_lengths(name: str, split: SplitTokens, console: Console) -> None:
 
 def _print_example(example: Example) -> None:
     print(f"\n{example.file}:{example.line} as the model sees it ({example.tokens} tokens, ⟦trained⟧):")
-    print(f"{example.not_trained}⟦{example.trained}⟧" + (f" ✂ {example.cut}" if example.cut else "") + "\n")
+    shown = f"{example.not_trained}⟦{example.trained}⟧"
+    if example.parts is not None:
+        shown = "".join(f"⟦{part.text}⟧" if part.trained else part.text for part in example.parts)
+    print(shown + (f" ✂ {example.cut}" if example.cut else "") + "\n")

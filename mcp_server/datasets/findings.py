@@ -5,6 +5,7 @@ A collector's memory does not grow with the number of bad rows, and nothing that
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -71,8 +72,15 @@ class Collector:
             self.error_count += finding.count if finding.severity == "error" else 0
 
     def sorted(self) -> list[Finding]:
-        """Worst first, then the most frequent."""
-        return sorted(self._found.values(), key=lambda found: (_ORDER[found.severity], -found.count, found.file))
+        """Worst first, then the most frequent; each kind once before it is repeated for another file."""
+        worst = sorted(self._found.values(), key=lambda found: (_ORDER[found.severity], -found.count, found.file))
+        seen: Counter[tuple[str, str]] = Counter()
+        repeats: list[int] = []
+        for found in worst:
+            repeats.append(seen[found.severity, found.code])
+            seen[found.severity, found.code] += 1
+        by_kind = sorted(zip(repeats, worst, strict=True), key=lambda pair: (_ORDER[pair[1].severity], pair[0]))
+        return [found for _, found in by_kind]
 
     def count(self, severity: Severity) -> int:
         """Kinds of findings of one severity."""

@@ -35,6 +35,7 @@ def check_for_training(
     validate: bool,
     test: bool,
     mask_prompt: bool = False,
+    assistant_only_loss: bool = False,
     names: dict[str, str] | None = None,
 ) -> DataReport:
     """Check every line of the splits a training needs. ``names``: the data's own field name → mlx-lm's.
@@ -44,7 +45,13 @@ def check_for_training(
     findings = Collector()
     scans = _scan_folder(folder, findings, names=names)
     for path, severity, problem in check_splits(
-        scans, folder, batch_size=batch_size, validate=validate, test=test, mask_prompt=mask_prompt
+        scans,
+        folder,
+        batch_size=batch_size,
+        validate=validate,
+        test=test,
+        mask_prompt=mask_prompt,
+        assistant_only_loss=assistant_only_loss,
     ):
         if severity == "error":
             raise DataError(f"{path} {problem.message}")

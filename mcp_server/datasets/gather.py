@@ -69,7 +69,7 @@ class Gathered:
         self._reasons[reason] += 1
         examples = self._examples.setdefault(reason, [])
         if len(examples) < _EXAMPLES:
-            examples.append(redact(f"{where} {text}")[:300])
+            examples.append(redact(f"{where} {text}")[:200])
 
     def drop_row(self, row: int, reason: str, text: str) -> None:
         """Leave out a row that had been kept."""

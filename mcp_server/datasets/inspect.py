@@ -47,6 +47,7 @@ def inspect_dataset(request: InspectRequest, watch: Watch) -> InspectReport:
             validate="valid" in scans,
             test=False,
             mask_prompt=request.mask_prompt,
+            assistant_only_loss=request.assistant_only_loss,
         )
         for path, severity, problem in whole:
             findings.add(path, None, problem, severity)
@@ -116,6 +117,7 @@ def _count_tokens(
             batch_size=request.batch_size,
             mask_prompt=request.mask_prompt,
             names=request.features,
+            assistant_only_loss=request.assistant_only_loss,
         ),
         watch,
     )
@@ -152,4 +154,4 @@ def _next_step(findings: Collector, report: TokenReport | None, request: Inspect
         )
     if report is None:
         return "call again with model=... to see token lengths and one row as the model sees it"
-    return "train with start_lora_training, with the same max_seq_length, batch_size and mask_prompt"
+    return "train with start_lora_training, with the same max_seq_length, batch_size and masking"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Sequence
 from math import ceil
+from random import Random
 
+_SIMULATED = 2000  # rows, from which padding is reckoned
 PAD_TO = 32  # mlx-lm pads a batch to one more than a multiple of this, or to the window
 
 
@@ -48,6 +50,37 @@ def padding_share(lengths: Sequence[int], batch_size: int, max_seq_length: int) 
         places += batch_size * padded_length(max(lengths[at : at + batch_size]), max_seq_length)
         tokens += sum(batch)
     return 1 - tokens / places if places else 0.0
+
+
+def window_batches(rows: int, batch_size: int) -> int:
+    """Batches of a window in which rows are sorted by length: fewer mix better between epochs, more pad less.
+
+    At least four windows, as in Hugging Face's group_by_length, and at most 100 batches in one: of 2,000 rows of log-normal
+    lengths (median 200) in batches of 4, windows of 50 leave 10 % padding, of 100 8 %, one of all 6 %, and file order 52 %.
+    """
+    return max(1, min(100, rows // (4 * batch_size)))
+
+
+def expected_padding(
+    sample: Sequence[int], rows: int, batch_size: int, max_seq_length: int, *, bucketed: bool
+) -> tuple[float, float]:
+    """Padding as a share of all places, and the mean width of a batch, of ``rows`` rows of which these lengths are a sample.
+
+    Batches are made of rows drawn from the sample: in windows sorted by length as training makes them, or at random.
+    """
+    draw = Random(0)
+    window = window_batches(rows, batch_size) * batch_size
+    places = tokens = count = 0
+    while count < _SIMULATED:
+        drawn = [min(length, max_seq_length) for length in draw.choices(sample, k=window)]
+        if bucketed:
+            drawn.sort()
+        for at in range(0, window, batch_size):
+            batch = drawn[at : at + batch_size]
+            places += batch_size * padded_length(max(batch), max_seq_length)
+            tokens += sum(batch)
+        count += window
+    return 1 - tokens / places, places / count
 
 
 def stock_order(lengths: Sequence[int], keys: Sequence[int]) -> list[int]:

@@ -21,6 +21,7 @@ class InspectRequest(FeatureNames):
     max_seq_length: int = Field(default=2048, ge=8, description="Tokens per row that training will keep")
     batch_size: int = Field(default=4, ge=1, description="Rows per step that training will use")
     mask_prompt: bool = Field(default=False, description="Whether training will learn the last answer only")
+    assistant_only_loss: bool = Field(default=False, description="Whether training will learn every answer of a chat")
     near_duplicates: bool = Field(default=True, description="Look for near-duplicates too: about half of the time")
     max_rows: int | None = Field(default=None, ge=1, description="Look at the first rows of each file only")
     max_token_rows: int = Field(

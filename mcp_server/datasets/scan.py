@@ -118,7 +118,14 @@ def _array_problem(problem: Problem, number: int, text: str) -> Problem | None:
 
 
 def check_splits(
-    scans: dict[str, FileScan], folder: Path, *, batch_size: int, validate: bool, test: bool, mask_prompt: bool = False
+    scans: dict[str, FileScan],
+    folder: Path,
+    *,
+    batch_size: int,
+    validate: bool,
+    test: bool,
+    mask_prompt: bool = False,
+    assistant_only_loss: bool = False,
 ) -> Iterator[tuple[Path, Severity, Problem]]:
     """What a training needs of the splits as a whole: (file, severity, problem) of each that is missing or too small."""
     if "train" not in scans:
@@ -149,6 +156,9 @@ def check_splits(
                 "leave mask_prompt out, or make prompt/completion rows"
             )
             yield scan.path, "error", Problem("text-mask-prompt", text)
+        if assistant_only_loss and scan.format == TEXT:
+            text = "is plain text, which has no answers; leave assistant_only_loss out, or make chat rows"
+            yield scan.path, "error", Problem("text-assistant-only", text)
         severity: Severity = "error" if needed.get(name, False) else "warning"
         if not scan.formats:
             what = "is empty" if not rows else "has no row that mlx-lm can read"

@@ -49,6 +49,7 @@ class TokenRequest(BaseModel):
     batch_size: int
     mask_prompt: bool
     names: dict[str, str] = Field(default_factory=dict, description="The data's own field name → mlx-lm's")
+    assistant_only_loss: bool = False
     lengths_to: str | None = Field(
         default=None, description="File for the length of every line as 32-bit numbers; 0 where there is none"
     )
@@ -69,17 +70,27 @@ class SplitTokens(BaseModel):
     tokens_cut: float = Field(description="Share of tokens beyond max_seq_length")
     tokens_trained: float = Field(description="Share of the tokens in the window that count in the loss")
     padding_stock: float = Field(description="Share of padding in mlx-lm's batches (file order) of batch_size rows")
-    padding_bucketed: float = Field(description="The same when rows of like length share a batch")
+    padding_bucketed: float = Field(
+        description="The same with length_bucketing, the default: rows of like length share a batch"
+    )
     histogram: list[tuple[int, int]] = Field(description="[tokens up to, rows]")
 
 
+class Part(BaseModel):
+    """Text within the window that is trained, or that is context alone."""
+
+    trained: bool
+    text: str
+
+
 class Example(BaseModel):
-    """One row exactly as the model sees it: the three texts joined are the whole rendered row. Secrets are removed."""
+    """One row exactly as the model sees it: the texts joined are the whole rendered row. Secrets are removed."""
 
     file: str
     line: int
-    not_trained: str = Field(description="Context only (the first token is never predicted)")
-    trained: str = Field(description="What the loss is taken of")
+    not_trained: str | None = Field(default=None, description="Context only (the first token is never predicted)")
+    trained: str | None = Field(default=None, description="What the loss is taken of")
+    parts: list[Part] | None = Field(default=None, description="With assistant_only_loss, in place of these two")
     cut: str | None = Field(default=None, description="Lost: beyond max_seq_length")
     tokens: int
     trained_tokens: int
@@ -93,6 +104,7 @@ class TokenReport(BaseModel):
     max_seq_length: int
     batch_size: int
     mask_prompt: bool
+    assistant_only_loss: bool
     splits: dict[str, SplitTokens]
     example: Example | None = None
 

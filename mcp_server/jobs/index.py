@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator
 from pydantic import BaseModel
 
 from mcp_server import settings
-from mcp_server.errors import JobError
+from mcp_server.errors import JobError, brief
 from mcp_server.jobs import service, store
 from mcp_server.jobs.service import JobView
 
@@ -22,6 +22,9 @@ CREATE TABLE IF NOT EXISTS jobs (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS jobs_by_age ON jobs (created DESC);
 """
+
+
+_MOST_WHY = 160  # characters
 
 
 class JobList(BaseModel):
@@ -41,13 +44,18 @@ def newest(limit: int) -> JobList:
             _refresh(database)
             total = database.execute("SELECT count(*) FROM jobs").fetchone()[0]
             rows = database.execute("SELECT view FROM jobs ORDER BY created DESC LIMIT ?", (limit,)).fetchall()
-            views = [JobView.model_validate_json(view) for (view,) in rows]
-            return JobList(jobs=views, showing=f"{len(views)} of {total} jobs")
+            return _shown([JobView.model_validate_json(view) for (view,) in rows], total)
     except (sqlite3.Error, ValueError):
         # Damaged, of another version, or on a disk that can't be written: the folders are the truth.
         _discard()
         views = sorted(_views(), key=lambda view: view.created, reverse=True)
-        return JobList(jobs=views[:limit], showing=f"{len(views[:limit])} of {len(views)} jobs")
+        return _shown(views[:limit], len(views))
+
+
+def _shown(views: list[JobView], total: int) -> JobList:
+    """The list with each reason in brief; the whole one is in the job's log."""
+    short = [view.model_copy(update={"why": brief(view.why, _MOST_WHY)}) if view.why else view for view in views]
+    return JobList(jobs=short, showing=f"{len(short)} of {total} jobs")
 
 
 @contextlib.contextmanager

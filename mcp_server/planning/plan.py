@@ -132,6 +132,8 @@ def finish(drafted: Draft, probe: ProbeResult | None = None, probe_job: str | No
         reasons[name] = f"{_plain(value)}: changed so that it fits" + (f" (wanted: {before})" if before else "")
     if not options.grad_checkpoint:
         reasons["grad_checkpoint"] = "not needed: it fits without, and is a third faster so"
+    if options.batch_size > 1:
+        reasons["length_bucketing"] = _bucketing(options, lengths)
     check = judge(expected)
     can = smaller is not None and check.verdict != "does not fit"
     step, total, source = _times(drafted, probe)
@@ -177,6 +179,13 @@ def finish(drafted: Draft, probe: ProbeResult | None = None, probe_job: str | No
     )
 
 
+def _bucketing(options: TrainingOptions, lengths: RowLengths) -> str:
+    """What batches of rows of like length buy, by the lengths of the sampled rows."""
+    mixed, _ = lengths.padding(options.model_copy(update={"length_bucketing": False}))
+    alike, _ = lengths.padding(options.model_copy(update={"length_bucketing": True}))
+    return f"on by default: rows of like length share a batch, so {alike:.0%} of a batch is padding and not {mixed:.0%}"
+
+
 def _arguments(drafted: Draft) -> dict[str, Any]:
     """Everything start_lora_training takes; model and data as the caller wrote them."""
     plain = drafted.expected.options.model_dump(mode="json", exclude_none=True, exclude={"adapter_path"})
@@ -190,7 +199,7 @@ def _times(drafted: Draft, probe: ProbeResult | None) -> tuple[float | None, flo
     if probe is not None:
         return probe.seconds_per_step, probe.total_seconds, "a probe of this very training on this machine"
     expected = drafted.expected
-    usual = memory.padded(round(drafted.lengths.mean), expected.options.max_seq_length)
+    _, usual = drafted.lengths.padding(expected.options)
     step = time.rough_step_seconds(expected.shape, expected.options, usual, expected.budget)
     if step is None:
         return None, None, "unknown: nothing was measured on this machine; call with probe=true"
@@ -239,7 +248,7 @@ def _warnings(drafted: Draft, verdict: str) -> list[str]:
     if lengths.longest > options.max_seq_length and options.mask_prompt:
         found.append(
             f"rows longer than max_seq_length={options.max_seq_length} are cut; one whose prompt alone is longer has nothing "
-            "left to learn and stops the training before its first step: inspect_dataset finds them"
+            "left to learn and is left out: inspect_dataset finds them"
         )
     if drafted.expected.origin.endswith("not measured on a Mac") and not drafted.expected.correction.jobs:
         found.append(

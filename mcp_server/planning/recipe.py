@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -156,7 +157,7 @@ def schedule(options: TrainingOptions, rows: int, why: dict[str, str]) -> dict[s
 
 def _iters(table: Sizes, rows: int, batch: int, goal: Goal, why: dict[str, str]) -> int:
     low, high = table.iters
-    wanted = round(_EPOCHS[goal] * rows / batch)
+    wanted = math.ceil(_EPOCHS[goal] * math.ceil(rows / batch))
     iters = min(max(wanted, low), table.pick((low, high), goal) if goal != "good" else high)
     epochs = iters * batch / rows
     if wanted > iters:
@@ -192,6 +193,6 @@ def _val_batches(lengths: RowLengths, batch: int, why: dict[str, str]) -> int:
     if not lengths.valid_rows:
         why["val_batches"] = "0: there is no valid.jsonl, so overfitting can't be seen; prepare_dataset splits one off"
         return 0
-    count = min(25, lengths.valid_rows // batch)
+    count = min(25, math.ceil(lengths.valid_rows / batch))
     why["val_batches"] = f"{count} batches of valid.jsonl ({lengths.valid_rows} rows)"
     return count

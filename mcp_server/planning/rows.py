@@ -16,9 +16,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from mcp_server.datasets.lengths import expected_padding
 from mcp_server.datasets.rows import format_of
 from mcp_server.errors import DataError, PlatformError
 from mcp_server.platform import interpreter
+from mcp_server.training.options import TrainingOptions
 
 _LONGEST, _SAMPLE, _SEED = 24, 200, 0
 _BYTES_PER_TOKEN = 3.5  # English with a common tokenizer has about 4; less is the safe side
@@ -47,6 +49,14 @@ class RowLengths(BaseModel):
     mean: float
     counted_by: Literal["the model's tokenizer", "characters"]
     data_bytes: int = Field(exclude=True, default=0)
+    sample: list[int] = Field(exclude=True, default_factory=list)  # lengths of rows taken at random
+
+    def padding(self, options: TrainingOptions) -> tuple[float, float]:
+        """Padding as a share of the batches of ``options``, and the mean number of tokens a row, padded."""
+        sample = self.sample or [round(self.mean)]
+        return expected_padding(
+            sample, max(self.rows, 1), options.batch_size, options.max_seq_length, bucketed=options.buckets
+        )
 
 
 def read(folder: Path, model: Path | None) -> RowLengths:
@@ -91,6 +101,7 @@ def read(folder: Path, model: Path | None) -> RowLengths:
         mean=round(sum(usual) / len(usual), 1),
         counted_by=by,
         data_bytes=size,
+        sample=usual,
     )
 
 

@@ -28,8 +28,8 @@ async def inspect_dataset(request: InspectRequest, context: Context[Any, Any]) -
     apart. Findings are grouped by kind: count, first lines, what to do.
 
     It changes nothing and trains nothing. It reads .jsonl; for JSON, CSV, Parquet or text call prepare_dataset first, which also
-    writes a clean copy of faulty data. A million rows take a minute or two; give the same max_seq_length, batch_size and
-    mask_prompt as start_lora_training will get."""
+    writes a clean copy of faulty data. A million rows take a minute or two; give the same max_seq_length, batch_size,
+    mask_prompt or assistant_only_loss as start_lora_training will get."""
     return await _in_thread(lambda watch: inspect.inspect_dataset(request, watch), context)
 
 

@@ -14,7 +14,9 @@ from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetad
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from mcp_server.errors import UserError, explain
+from mcp_server.errors import UserError, brief, explain
+
+_MOST_ERROR = 4000  # characters; a path or a value that was given may be as long as one likes
 
 
 class NoArguments(BaseModel):
@@ -34,14 +36,14 @@ class ModelTool(Tool):
         try:
             options = metadata.arg_model.model_validate(metadata.pre_parse_json(arguments))
         except ValidationError as error:
-            raise ToolError(str(explain(error, metadata.arg_model))) from error
+            raise ToolError(brief(str(explain(error, metadata.arg_model)), _MOST_ERROR)) from error
         try:
             if self.is_async:
                 result = await self.fn(options, context)
             else:
                 result = await anyio.to_thread.run_sync(self.fn, options)
         except UserError as error:
-            raise ToolError(str(error)) from error
+            raise ToolError(brief(str(error), _MOST_ERROR)) from error
         return _as_call_result(result) if convert_result else result
 
 
@@ -52,19 +54,26 @@ def _as_call_result(result: BaseModel) -> CallToolResult:
     return CallToolResult(content=[text], structured_content=structured)
 
 
-def _without_titles(schema: Any) -> Any:
-    """The schema without pydantic's titles, which only repeat the names and cost the model tokens."""
-    if isinstance(schema, dict):
-        entries: dict[str, Any] = schema
-        return {
-            key: _without_titles(value)
-            for key, value in entries.items()
-            if not (key == "title" and isinstance(value, str))
-        }
+def _terse(schema: Any) -> Any:
+    """The schema without what costs the model tokens and tells it nothing: pydantic's titles, which repeat the names, and
+    null, since what is optional can be left out (null is still accepted), and permission for what is permitted anyway."""
     if isinstance(schema, list):
         items: list[Any] = schema
-        return [_without_titles(item) for item in items]
-    return schema
+        return [_terse(item) for item in items]
+    if not isinstance(schema, dict):
+        return schema
+    entries: dict[str, Any] = schema
+    short = {
+        key: _terse(value)
+        for key, value in entries.items()
+        if (key, value) not in (("default", None), ("additionalProperties", True))
+        and not (key == "title" and isinstance(value, str))
+    }
+    choices = [each for each in short.get("anyOf", ()) if each != {"type": "null"}]
+    if len(choices) == 1:
+        del short["anyOf"]
+        return choices[0] | short
+    return short | ({"anyOf": choices} if choices else {})
 
 
 def make_tool(
@@ -89,7 +98,7 @@ def make_tool(
         name=function.__name__,
         title=title,
         description=description,
-        parameters=_without_titles(arguments.model_json_schema()),
+        parameters=_terse(arguments.model_json_schema()),
         fn_metadata=FuncMetadata(arg_model=arguments, output_model=hints["return"]),
         is_async=inspect.iscoroutinefunction(function),
         context_kwarg=None,  # ours take it as their second argument

@@ -6,7 +6,10 @@ import re
 
 from pydantic import BaseModel, Field
 
+from mcp_server.errors import brief
 from mcp_server.jobs.events import Event
+
+_MOST_SYMPTOM = 120  # characters; the alert itself says it in full
 
 
 class Finding(BaseModel):
@@ -62,11 +65,15 @@ KNOWN: dict[str, tuple[str, str]] = {
     "checkpoint-failed": ("the disk is full or can't be written", "free disk space; the last checkpoint is intact"),
     "rows-cut": (
         "rows are longer than max_seq_length",
-        "raise max_seq_length if memory allows, or split long rows with prepare_dataset",
+        "raise max_seq_length if memory allows, or excess_length_strategy='split'",
+    ),
+    "rows-dropped": (
+        "rows, or their prompts, are longer than max_seq_length",
+        "raise max_seq_length if memory allows; excess_length_strategy='split' keeps long answers in windows",
     ),
     "padding": (
         "short and long rows share batches",
-        "batch_size 1 with grad_accumulation_steps keeps the effect and pads nothing",
+        "length_bucketing=true, or batch_size 1: with grad_accumulation_steps it has the same effect and pads nothing",
     ),
     "on-cpu": (
         "mlx runs on the CPU here, not on the GPU",
@@ -103,8 +110,9 @@ def diagnose(events: list[Event], why: str | None, *, limit: int = 5) -> list[Fi
     kind = kind_of_failure(why or "")
     if kind is not None:
         alerts.setdefault(kind, str(why))
-    return [Finding(symptom=symptom, cause=KNOWN[kind][0], remedy=KNOWN[kind][1]) for kind, symptom in alerts.items()][
-        :limit
+    return [
+        Finding(symptom=brief(symptom, _MOST_SYMPTOM), cause=KNOWN[kind][0], remedy=KNOWN[kind][1])
+        for kind, symptom in list(alerts.items())[:limit]
     ]
 
 

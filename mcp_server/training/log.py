@@ -10,6 +10,7 @@ import anyio
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
+from mcp_server.errors import brief
 from mcp_server.jobs import service, store
 from mcp_server.jobs.events import Event, EventSlice, read_since, without_repeats
 from mcp_server.jobs.service import JobView
@@ -17,7 +18,9 @@ from mcp_server.jobs.store import JobFolder, Status
 from mcp_server.training.diagnose import Finding, diagnose
 
 MAX_POINTS = 40
-MAX_ALERTS = 10
+MAX_ALERTS = 8
+MOST_TEXT = 200  # characters of one alert or symptom
+MOST_WHY = 800
 _POLL_SECONDS = 0.25
 Until = Literal["any", "val", "checkpoint", "alert", "end"]
 Progress = Callable[[float, float | None, str], Awaitable[None]]
@@ -95,7 +98,6 @@ def _delta(folder: JobFolder, view: JobView, news: EventSlice) -> LogDelta:
     shown_train, shown_val = _thin(train), _thin(val)
     newest = train[-1] if train else {}
     memory = by_type.get("memory", [])
-    alerts = [str(event.get("message") or event.get("kind")) for event in by_type.get("alert", [])]
     checkpoints = by_type.get("checkpoint", [])
     outcome = folder.outcome() if view.status in store.TERMINAL else None
     return LogDelta(
@@ -113,14 +115,26 @@ def _delta(folder: JobFolder, view: JobView, news: EventSlice) -> LogDelta:
         learning_rate=newest.get("learning_rate"),
         tokens_per_second=newest.get("tokens_per_second"),
         memory_gb=memory_gb(memory[-1]) if memory else None,
-        phases=[event["name"] for event in by_type.get("phase", [])][-MAX_ALERTS:],
-        alerts=alerts[-MAX_ALERTS:],
+        phases=[brief(event["name"], MOST_TEXT) for event in by_type.get("phase", [])][-MAX_ALERTS:],
+        alerts=_alerts(by_type.get("alert", [])),
         checkpoint=checkpoints[-1]["path"] if checkpoints else None,
         diagnosis=diagnose(news.events, view.why),
         result=outcome.result if outcome else None,
-        why=view.why,
+        why=brief(view.why, MOST_WHY) if view.why else None,
         next_step=_next_step(view, news.cursor),
     )
+
+
+def _alerts(events: list[Event]) -> list[str]:
+    """The newest alert of each kind, with how many there were."""
+    kinds: dict[str, list[str]] = {}
+    for event in events:
+        kinds.setdefault(str(event.get("kind")), []).append(str(event.get("message") or event.get("kind")))
+    shown = [
+        brief(texts[-1], MOST_TEXT) + (f" ({len(texts)} of this kind)" if len(texts) > 1 else "")
+        for texts in kinds.values()
+    ]
+    return shown[-MAX_ALERTS:]
 
 
 def memory_gb(event: Event) -> dict[str, float]:
@@ -160,7 +174,7 @@ def _line(view: JobView, events: list[Event]) -> str:
         phases = [event["name"] for event in events if event["type"] == "phase"]
         parts += phases[-1:]
     if view.why:
-        parts.append(view.why)
+        parts.append(brief(view.why, MOST_TEXT))
     return ", ".join(parts)
 
 

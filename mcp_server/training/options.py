@@ -72,8 +72,18 @@ class TrainingOptions(FeatureNames):
     optimizer_config: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description='Keyword arguments by optimizer, e.g. {"adamw": {"weight_decay": 0.01}}'
     )
-    max_seq_length: int = Field(default=2048, ge=8, description="Tokens per row; longer rows are cut")
+    max_seq_length: int = Field(
+        default=2048, ge=8, description="Tokens per row; for longer rows see excess_length_strategy"
+    )
+    excess_length_strategy: Literal["truncate", "split", "drop"] = Field(
+        default="truncate", description="Rows longer than max_seq_length: cut off, made several rows, or left out"
+    )
     mask_prompt: bool = Field(default=False, description="Learn only the last answer, not the prompt")
+    assistant_only_loss: bool = Field(default=False, description="Learn every answer of a chat, and nothing else")
+    length_bucketing: bool | None = Field(
+        default=None,
+        description="Batches of rows of like length, every row in every epoch; default on, off with stock",
+    )
     grad_checkpoint: bool = Field(default=False, description="Less memory for activations, for more time per step")
     val_batches: int = Field(default=25, ge=-1, description="Validation batches; -1 all, 0 no validation")
     steps_per_report: int = Field(default=10, ge=1, description="Steps between training losses in the log")
@@ -147,6 +157,10 @@ class TrainingOptions(FeatureNames):
             raise ValueError("early_stopping_patience needs validation, but val_batches=0; give -1 or a number")
         if self.load_best_model_at_end and self.val_batches == 0:
             raise ValueError("load_best_model_at_end needs validation, but val_batches=0; give -1 or a number")
+        if self.mask_prompt and self.assistant_only_loss:
+            raise ValueError(
+                "mask_prompt learns the last answer alone and assistant_only_loss every answer; give one of them"
+            )
         if self.warmup and not isinstance(self.lr_schedule, str):
             raise ValueError(
                 "warmup goes with a named lr_schedule such as 'constant' or 'cosine'; in mlx-lm's own form say it there"
@@ -159,6 +173,15 @@ class TrainingOptions(FeatureNames):
         if self.load_best_model_at_end is not None:
             return self.load_best_model_at_end
         return self.early_stopping_patience is not None
+
+    @property
+    def buckets(self) -> bool:
+        """Whether batches are made of rows of like length."""
+        return not self.stock if self.length_bucketing is None else self.length_bucketing
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Steps in which each of ``rows`` rows is seen once; stock's batches leave the last few out."""
+        return max(1, -(-rows // self.batch_size) if self.buckets else rows // self.batch_size)
 
     def as_mlx_lm(self) -> dict[str, Any]:
         """The same run as mlx-lm's own configuration (``adapter_config.json``, ``mlx_lm lora --config``).
@@ -194,6 +217,9 @@ OURS_ALONE = {
     "auto_recover",
     "recover_by_cutting",
     "stock",
+    "length_bucketing",
+    "assistant_only_loss",
+    "excess_length_strategy",
 }
 
 

@@ -29,7 +29,11 @@ _EXACT = (
     "lr_schedule",
     "optimizer_config",
     "max_seq_length",
+    "excess_length_strategy",
     "mask_prompt",
+    "assistant_only_loss",
+    "length_bucketing",
+    "stock",
     "grad_checkpoint",
     "val_batches",
     "steps_per_eval",
@@ -114,8 +118,8 @@ def resolve_length(options: TrainingOptions, rows: int | None) -> TrainingOption
     if options.epochs is not None:
         if rows is None:
             raise ArgumentError("epochs needs local data, whose rows can be counted; give iters instead")
-        per_epoch = max(1, rows // options.batch_size)
-        options = options.model_copy(update={"iters": max(1, math.ceil(options.epochs * per_epoch)), "epochs": None})
+        steps = max(1, math.ceil(options.epochs * options.steps_per_epoch(rows)))
+        options = options.model_copy(update={"iters": steps, "epochs": None})
     elif phases is not None and "iters" not in options.model_fields_set:
         options = options.model_copy(update={"iters": sum(iterations for iterations, _ in phases)})
     if phases is not None:

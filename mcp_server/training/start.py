@@ -126,6 +126,7 @@ def _check_data(options: TrainingOptions) -> tuple[TrainingOptions, DataReport |
         validate=options.val_batches != 0,
         test=options.test,
         mask_prompt=options.mask_prompt,
+        assistant_only_loss=options.assistant_only_loss,
         names=options.features,
     )
     return options.model_copy(update={"data": str(data)}), report

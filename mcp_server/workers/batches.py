@@ -1,13 +1,17 @@
-"""The order in which mlx-lm takes its batches, made explicit so that it can be saved and continued.
+"""The order in which rows become batches: random, the same for the same seed, and continued exactly from any position.
 
-Stock's ``iterate_batches`` cuts the rows into fixed slices and draws a permutation of the slices for every epoch from
-numpy's global generator, which validation draws from too. The same draws are made here in the same order, so the
-batches are stock's own, and padding is left to stock's function.
+``StockOrder`` is mlx-lm's own: fixed slices of the rows in file order (its sort by length compares the number of keys), in
+an order drawn anew for each epoch from numpy's global generator, which validation draws from too; the last rows that fill
+no batch are left out. ``BucketedOrder`` puts rows of like length together and gives every row once in every epoch.
+
+Batches are lists of *pieces* (``tokens.TokenRows``). Both orders are global: of each batch, rank ``rank`` of ``ranks`` takes
+its share, as mlx-lm shares them, and gives it in ``parts``, whose gradients the trainer adds up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, cycle, islice, pairwise
 from typing import Any
 
 import mlx.core as mx
@@ -15,7 +19,13 @@ import numpy as np
 from mlx_lm.tuner import trainer
 from mlx_lm.tuner.datasets import CacheDataset
 
+from mcp_server.datasets.lengths import window_batches
+from mcp_server.errors import DataError
+from mcp_server.training.options import TrainingOptions
+from mcp_server.workers.tokens import TokenRows
+
 RandomState = list[Any]
+Batch = list[int]
 
 
 class _Rows(CacheDataset):
@@ -45,46 +55,89 @@ def batch_of(dataset: CacheDataset, rows: list[int], max_seq_length: int) -> tup
     )
 
 
-class BatchOrder:
-    """Stock's batches of one data set, from any position."""
+def share(batch: Batch, parts: int, rank: int = 0, ranks: int = 1) -> list[Batch]:
+    """What rank ``rank`` of ``ranks`` takes of a batch, in ``parts`` parts that differ by at most one row.
 
-    def __init__(self, dataset: CacheDataset, batch_size: int, max_seq_length: int, parts: int = 1) -> None:
-        """``parts``: each batch is given in this many equal pieces."""
-        rows = sorted(range(len(dataset)), key=dataset.itemlen)
-        self._slices = [rows[at : at + batch_size] for at in range(0, len(rows) - batch_size + 1, batch_size)]
-        self._dataset = dataset
-        self._max_seq_length = max_seq_length
-        self._part_size = batch_size // parts
+    In a last batch with fewer rows than parts some rows come twice: no part may be empty.
+    """
+    if len(batch) < parts * ranks:
+        batch = list(islice(cycle(batch), parts * ranks))
+    mine = batch[rank::ranks]
+    ends = [len(mine) * part // parts for part in range(parts + 1)]
+    return [mine[start:end] for start, end in pairwise(ends)]
+
+
+class BatchOrder:
+    """Batch after batch without end."""
+
+    def __init__(self, rows: TokenRows, batch_size: int, parts: int = 1, rank: int = 0, ranks: int = 1) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self._share = (parts, rank, ranks)
+
+    def __iter__(self) -> Iterator[Iterator[tuple[mx.array, mx.array]]]:
+        """Each batch as its parts, made when they are asked for."""
+        for batch in self.batches():
+            yield map(self.rows.batch, share(batch, *self._share))
+
+    def batches(self) -> Iterator[Batch]:
+        """The whole batches from here on; what is taken of them is taken."""
+        raise NotImplementedError
+
+    def coming(self, batches: int) -> Iterator[Batch]:
+        """The next ``batches`` batches without advancing, none of them much more than once."""
+        raise NotImplementedError
+
+    def position(self) -> dict[str, Any]:
+        """Where the order stands, as JSON."""
+        raise NotImplementedError
+
+    def restore(self, position: dict[str, Any]) -> None:
+        """Go on from ``position``; with other data or another order than it was taken on, a new epoch begins."""
+        raise NotImplementedError
+
+
+class StockOrder(BatchOrder):
+    """mlx-lm's own batches."""
+
+    def __init__(self, rows: TokenRows, batch_size: int, parts: int = 1, rank: int = 0, ranks: int = 1) -> None:
+        super().__init__(rows, batch_size, parts, rank, ranks)
+        ordered = sorted(range(len(rows)), key=rows.keys)
+        if not rows.one_piece_each:
+            ordered = [piece for row in ordered for piece in rows.pieces(row)]
+        last = max(1, len(ordered) - batch_size + 1)  # of too few rows, one small batch
+        self._slices = [ordered[at : at + batch_size] for at in range(0, last, batch_size) if ordered]
         self._epoch_start: RandomState | None = None
         self._permutation: list[int] = []
         self._taken = 0
 
-    def __iter__(self) -> Iterator[Iterator[tuple[mx.array, mx.array]]]:
-        """Batch after batch without end, each as its parts."""
-        while True:
+    def batches(self) -> Iterator[Batch]:
+        """As in the base class."""
+        while self._slices:
             if self._taken >= len(self._permutation):
                 self._epoch_start = random_state()
                 self._permutation = np.random.permutation(len(self._slices)).tolist()
                 self._taken = 0
-            rows = self._slices[self._permutation[self._taken]]
+            index = self._permutation[self._taken]
             self._taken += 1
-            yield self._parts_of(rows)
+            yield self._pieces(index)
+        raise DataError(_nothing(self.rows))
 
-    def _parts_of(self, rows: list[int]) -> Iterator[tuple[mx.array, mx.array]]:
-        for start in range(0, len(rows), self._part_size):
-            yield batch_of(self._dataset, rows[start : start + self._part_size], self._max_seq_length)
+    def epoch(self) -> Iterator[Batch]:
+        """One epoch in an order of its own, drawn when the first batch is asked for."""
+        yield from (self._pieces(index) for index in np.random.permutation(len(self._slices)))
 
-    def coming(self, batches: int) -> list[list[int]]:
-        """The rows of the next ``batches`` batches, at most one epoch's, without advancing."""
+    def coming(self, batches: int) -> Iterator[Batch]:
+        """As in the base class."""
         if batches >= len(self._slices):
-            return self._slices
+            return map(self._pieces, range(len(self._slices)))
         state = random_state()
         order = self._permutation[self._taken :] + np.random.permutation(len(self._slices)).tolist()
         set_random_state(state)
-        return [self._slices[index] for index in order[:batches]]
+        return map(self._pieces, order[:batches])
 
     def position(self) -> dict[str, Any]:
-        """Where the order stands, as JSON."""
+        """As in the base class."""
         return {
             "epoch_start": self._epoch_start,
             "taken": self._taken,
@@ -93,13 +146,114 @@ class BatchOrder:
         }
 
     def restore(self, position: dict[str, Any]) -> None:
-        """Go on from ``position``; with other data than it was taken on, a new epoch begins."""
+        """As in the base class."""
+        if "slices" not in position:
+            return
         if position["epoch_start"] is not None and position["slices"] == len(self._slices):
             set_random_state(position["epoch_start"])
             self._epoch_start = position["epoch_start"]
             self._permutation = np.random.permutation(len(self._slices)).tolist()
             self._taken = position["taken"]
         set_random_state(position["random"])
+
+    def _pieces(self, index: int) -> Batch:
+        rows = self._slices[index]
+        return [self.rows.pieces(row)[0] for row in rows] if self.rows.one_piece_each else rows
+
+
+class BucketedOrder(BatchOrder):
+    """Rows of like length share a batch, and each row comes once in every epoch.
+
+    An epoch: the rows are shuffled, cut into windows of many batches, each window sorted by length and cut into batches,
+    which come in random order (as Hugging Face's group_by_length, but the batches of a window are shuffled too). All is
+    drawn from (seed, epoch) alone, so a position is two numbers, every rank has the same order, and only the windows that a
+    run reaches are tokenized. Rows left over in a window go into the next; the last batch of an epoch may be small. The
+    first batch of all is the longest of its window, so that too little memory shows at once.
+    """
+
+    def __init__(
+        self, rows: TokenRows, batch_size: int, seed: int, parts: int = 1, rank: int = 0, ranks: int = 1
+    ) -> None:
+        super().__init__(rows, batch_size, parts, rank, ranks)
+        self._seed = seed
+        self._window = batch_size * window_batches(len(rows), batch_size)
+        self._epoch = 0
+        self._taken = 0
+
+    def batches(self) -> Iterator[Batch]:
+        """As in the base class."""
+        while True:
+            found = False
+            for batch in islice(self._of_epoch(self._epoch), self._taken, None):
+                self._taken += 1
+                found = True
+                yield batch
+            if not found and self._taken == 0:
+                raise DataError(_nothing(self.rows))
+            self._epoch, self._taken = self._epoch + 1, 0
+
+    def coming(self, batches: int) -> Iterator[Batch]:
+        """As in the base class."""
+        rest = islice(self._of_epoch(self._epoch), self._taken, None)
+        # A whole epoch has every row; what is left of this one comes on top.
+        return islice(chain(rest, self._of_epoch(self._epoch + 1)), batches)
+
+    def position(self) -> dict[str, Any]:
+        """As in the base class."""
+        return {"epoch": self._epoch, "taken": self._taken, "of": self._made_of()}
+
+    def restore(self, position: dict[str, Any]) -> None:
+        """As in the base class."""
+        if position.get("of") == self._made_of():
+            self._epoch, self._taken = position["epoch"], position["taken"]
+        else:
+            self._epoch, self._taken = position.get("epoch", 0) + 1, 0
+
+    def _made_of(self) -> list[int]:
+        return [len(self.rows), self.batch_size, self._seed]
+
+    def _of_epoch(self, epoch: int) -> Iterator[Batch]:
+        draw = np.random.default_rng([self._seed, epoch])
+        shuffled = draw.permutation(len(self.rows))
+        left: Batch = []
+        for start in range(0, len(shuffled), self._window):
+            rows = shuffled[start : start + self._window]
+            pool = left + [piece for row in rows for piece in self.rows.pieces(int(row))]
+            left, batches = _buckets(pool, self.batch_size, self.rows, draw)
+            if left and start + self._window >= len(shuffled):
+                batches.append(left)
+            order = draw.permutation(len(batches)).tolist()
+            if epoch == start == 0 and batches:
+                longest = max(order, key=lambda index: max(map(self.rows.length, batches[index])))
+                order.remove(longest)
+                order.insert(0, longest)
+            yield from (batches[index] for index in order)
+
+
+def _buckets(pool: Batch, size: int, rows: TokenRows, draw: np.random.Generator) -> tuple[Batch, list[Batch]]:
+    """Pieces of a window that fill no batch, and the batches of the others, by length.
+
+    Those left over lie at a random place of the sorted window: neither long nor short rows wait longer.
+    """
+    pool = sorted(pool, key=rows.length)
+    over = len(pool) % size
+    at = int(draw.integers(len(pool) // size + 1)) * size
+    left, rest = pool[at : at + over], pool[:at] + pool[at + over :]
+    return left, [rest[start : start + size] for start in range(0, len(rest), size)]
+
+
+def make_order(rows: TokenRows, options: TrainingOptions, parts: int = 1, rank: int = 0, ranks: int = 1) -> BatchOrder:
+    """The order that ``options`` ask for."""
+    if options.buckets:
+        return BucketedOrder(rows, options.batch_size, options.seed, parts, rank, ranks)
+    return StockOrder(rows, options.batch_size, parts, rank, ranks)
+
+
+def _nothing(rows: TokenRows) -> str:
+    return (
+        f"nothing would be learnt from {rows.untrained_text()}: the prompt alone fills max_seq_length={rows.max_seq_length}, "
+        "or every row is too long and dropped; raise max_seq_length or change the rows"
+    )
 
 
 def random_state() -> RandomState:

@@ -13,6 +13,7 @@ import threading
 import time
 from array import array
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from mcp_server.datasets.findings import Collector
 from mcp_server.datasets.rows import CHAT, COMPLETIONS, Problem, check_row, parse_line, renamed
 from mcp_server.datasets.scan import decode_line, read_lines
 from mcp_server.datasets.secrets import redact
-from mcp_server.datasets.tokens import Example, SplitTokens, TokenAnswer, TokenFile, TokenReport, TokenRequest
+from mcp_server.datasets.tokens import Example, Part, SplitTokens, TokenAnswer, TokenFile, TokenReport, TokenRequest
 from mcp_server.errors import ModelError, UserError
 from mcp_server.workers.rendering import Rendered, Renderer
 
@@ -82,6 +83,7 @@ def _answer(request: TokenRequest, voice: _Voice) -> TokenAnswer:
         max_seq_length=request.max_seq_length,
         batch_size=request.batch_size,
         mask_prompt=request.mask_prompt,
+        assistant_only_loss=request.assistant_only_loss,
         splits=splits,
         example=example,
     )
@@ -108,7 +110,9 @@ class _FileMeasure:
         self._file = file
         self._tokenizer = tokenizer
         self._findings = findings
-        self._renderer = Renderer(tokenizer, mask_prompt=request.mask_prompt)
+        self._renderer = Renderer(
+            tokenizer, mask_prompt=request.mask_prompt, assistant_only_loss=request.assistant_only_loss
+        )
         self.lengths = array("I")
         self._keys = array("H")
         self._trained = 0
@@ -159,28 +163,35 @@ class _FileMeasure:
                 continue  # one of the longest rows, looked at for the findings alone
             self.lengths.append(length)
             self._keys.append(min(len(row), 65535))
-            self._trained += lengths.trained_tokens(length, rendered.offset, self._request.max_seq_length)
+            self._trained += rendered.trained(self._request.max_seq_length)
             if self.example is None:
                 self.example = self._make_example(number, rendered)
         return measured
 
     def _make_example(self, number: int, rendered: Rendered) -> Example:
         window = self._request.max_seq_length
-        tokens, start = rendered.tokens, min(max(1, rendered.offset), len(rendered.tokens))
-        parts = [tokens[: min(start, window)], tokens[min(start, window) : window], tokens[window:]]
-        not_trained, trained, cut = (_shown(self._tokenizer.decode(part)) for part in parts)
-        # stock's mask runs to steps <= length, one place beyond the row's last token: the first padding token, id 0.
-        then = None if len(tokens) >= window else repr(self._tokenizer.decode([0])) + ", the padding token's id 0"
+        tokens = rendered.tokens
+        texts: dict[str, Any] = {"cut": self._text(tokens[window:]) or None}
+        if rendered.mask is not None:
+            texts["parts"] = self._parts(tokens[:window], rendered.mask)
+        else:
+            start = min(max(1, rendered.offset), len(tokens))
+            texts["not_trained"] = self._text(tokens[: min(start, window)])
+            texts["trained"] = self._text(tokens[min(start, window) : window])
+            if len(tokens) < window:
+                # stock's mask runs to steps <= length, one place beyond the row's last token: the first padding token, id 0.
+                texts["then"] = repr(self._tokenizer.decode([0])) + ", the padding token's id 0"
         return Example(
-            file=self._file.path,
-            line=number,
-            not_trained=not_trained,
-            trained=trained,
-            cut=cut or None,
-            tokens=len(tokens),
-            trained_tokens=lengths.trained_tokens(len(tokens), rendered.offset, window),
-            then=then,
+            file=self._file.path, line=number, tokens=len(tokens), trained_tokens=rendered.trained(window), **texts
         )
+
+    def _parts(self, tokens: list[int], mask: bytes) -> list[Part]:
+        """Runs of trained and of other tokens."""
+        runs = groupby(zip(tokens, mask, strict=False), key=lambda pair: bool(pair[1]))
+        return [Part(trained=trained, text=self._text([token for token, _ in run])) for trained, run in runs]
+
+    def _text(self, tokens: list[int]) -> str:
+        return _shown(self._tokenizer.decode(tokens))
 
     def statistics(self) -> SplitTokens:
         """Figures of the sampled rows."""
@@ -189,6 +200,7 @@ class _FileMeasure:
         tokens = sum(ordered)
         rows_cut, tokens_cut = lengths.cut(ordered, window)
         stock = lengths.stock_order(self.lengths, self._keys)
+        bucketed, _ = lengths.expected_padding(ordered, self._file.lines, batch, window, bucketed=True)
         return SplitTokens(
             rows_measured=len(ordered),
             rows=self._file.lines,
@@ -202,7 +214,7 @@ class _FileMeasure:
             tokens_cut=round(tokens_cut / tokens, 4) if tokens else 0.0,
             tokens_trained=round(self._trained / max(1, tokens - tokens_cut), 4),
             padding_stock=round(lengths.padding_share(stock, batch, window), 4),
-            padding_bucketed=round(lengths.padding_share(ordered, batch, window), 4),
+            padding_bucketed=round(bucketed, 4),
             histogram=lengths.histogram(ordered),
         )
 
@@ -217,8 +229,8 @@ def _findings_of(rendered: Rendered, row_format: str, request: TokenRequest, tok
         if offset >= window:
             yield Problem(
                 "prompt-too-long",
-                f"has a prompt of {offset} tokens, and max_seq_length={window} leaves nothing of the answer: a batch of "
-                "such rows gives NaN and ruins the adapter; shorten or drop the row, or raise max_seq_length",
+                f"has a prompt of {offset} tokens, and max_seq_length={window} leaves nothing of the answer: training leaves "
+                "the row out (in stock mlx-lm a batch of such rows gives NaN); shorten it, or raise max_seq_length",
             )
         elif offset >= length:
             yield Problem(
@@ -231,11 +243,16 @@ def _findings_of(rendered: Rendered, row_format: str, request: TokenRequest, tok
                 f"{rendered.prefix} of {offset} tokens), so mlx-lm's mask_prompt is off; try mask_prompt=false",
                 "warning",
             )
+    if rendered.mask is not None and not rendered.trained(window):
+        yield Problem(
+            "nothing-trained",
+            f"has no answer within max_seq_length={window}: training leaves it out; raise max_seq_length",
+        )
     if length > window:
         yield Problem(
             "too-long",
             f"has {length} tokens, more than max_seq_length={window}; the end is cut off, answer first; "
-            "raise max_seq_length, shorten or drop the row",
+            "raise max_seq_length, or see excess_length_strategy",
             "warning",
         )
     if rendered.dropped is not None:

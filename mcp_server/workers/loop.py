@@ -14,7 +14,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -23,15 +23,17 @@ from mlx.optimizers import Optimizer
 from mlx_lm import cli_ui
 from mlx_lm.tuner import trainer
 from mlx_lm.tuner.callbacks import TrainingCallback
-from mlx_lm.tuner.datasets import CacheDataset
 
 from mcp_server.jobs.recovery import Recovery
 from mcp_server.training.diagnose import remedy
 from mcp_server.training.options import TrainingOptions
 from mcp_server.training.request import data_digest
 from mcp_server.workers import checkpoints
-from mcp_server.workers.batches import BatchOrder
+from mcp_server.workers.batches import make_order
 from mcp_server.workers.job import WorkerJob
+from mcp_server.workers.losses import masked_loss
+from mcp_server.workers.tokens import TokenRows
+from mcp_server.workers.validation import Validation
 from mcp_server.workers.watch import Alert, Watch
 from mcp_server.workers.window import Window
 
@@ -63,8 +65,8 @@ class TrainingLoop(TrainingCallback):
         recovery: Recovery,
         model: nn.Module,
         optimizer: Optimizer,
-        train_set: CacheDataset,
-        valid_set: CacheDataset | None,
+        train_set: TokenRows,
+        valid_set: TokenRows | None,
         reporter: TrainingCallback | None = None,
     ) -> None:
         self._worker = worker
@@ -72,13 +74,12 @@ class TrainingLoop(TrainingCallback):
         self._options = options
         self._parts = recovery.splits
         self._grad_checkpoint = options.grad_checkpoint or bool(recovery.grad_checkpoint)
-        self._max_seq_length = recovery.max_seq_length or options.max_seq_length
         self._model = model
         self._optimizer = optimizer
         self._train_set = train_set
-        self._valid_set = valid_set
+        self.validation = Validation(valid_set, options, options.val_batches) if valid_set is not None else None
         self._reporter = reporter
-        self.order = BatchOrder(train_set, options.batch_size, self._max_seq_length, self._parts)
+        self.order = make_order(train_set, options, self._parts)
         self._watch = Watch()
         self._window = Window()
         self._parts_done = 0
@@ -130,12 +131,13 @@ class TrainingLoop(TrainingCallback):
                     iters=iterations,
                     steps_per_report=1,
                     steps_per_save=iterations + 1,
-                    max_seq_length=self._max_seq_length,
+                    max_seq_length=self._train_set.max_seq_length,
                     adapter_file=str(nowhere),
                     grad_checkpoint=self._grad_checkpoint,
                     grad_accumulation_steps=options.grad_accumulation_steps * self._parts,
                     clear_cache_threshold=cache_threshold(options),
                 ),
+                loss=masked_loss,
                 iterate_batches=self._batches,
                 training_callback=self,
             )
@@ -232,20 +234,10 @@ class TrainingLoop(TrainingCallback):
         """Validate before step ``upcoming``, when stock does: at the first step, every steps_per_eval and at the last."""
         options = self._options
         due = upcoming == 1 or upcoming % options.steps_per_eval == 0 or upcoming == options.iters
-        if self._valid_set is None or not due:
+        if self.validation is None or not due:
             return
         self._window.pause_clock()
-        loss = cast(
-            float,
-            trainer.evaluate(
-                model=self._model,
-                dataset=self._valid_set,
-                batch_size=options.batch_size,
-                num_batches=options.val_batches,
-                max_seq_length=self._max_seq_length,
-                iterate_batches=trainer.iterate_batches,
-            ),
-        )
+        loss = self.validation.loss(self._model)
         self._model.train()
         self._events.write("val", step=self.step, total=options.iters, loss=loss)
         if not math.isfinite(loss):

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import random
 import statistics
 import time
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 import psutil
-from mlx_lm.tuner import trainer
-from mlx_lm.tuner.datasets import CacheDataset
 
+from mcp_server.errors import DataError
 from mcp_server.planning import memory
 from mcp_server.planning.probe import ProbeOptions, ProbeResult, total_seconds
 from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import job, train
+from mcp_server.workers.batches import Batch, make_order
 from mcp_server.workers.loading import load_model
+from mcp_server.workers.losses import masked_loss
 from mcp_server.workers.steps import run_steps
+from mcp_server.workers.tokens import TokenRows
+from mcp_server.workers.validation import Validation
 
-_LOOKED_AT = 64  # batches whose padded length is worked out
+_LOOKED_AT = 100  # batches whose padded length is worked out
 _TIMED_SECONDS, _MOST_TIMED = 4.0, 12  # how long, and how often at most, steps of one length are timed
 
 
@@ -31,7 +33,7 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
     np.random.seed(options.seed)
     worker.phase("loading model", model=options.model)
     model, tokenizer = load_model(options.model)
-    train_set, valid_set, _ = train.load_data(options, tokenizer)
+    train_set, valid_set, _ = train.load_data(options, tokenizer, worker)
     mx.random.seed(options.seed)
     train.make_trainable(model, options)
     optimizer = train.make_optimizer(options)
@@ -85,40 +87,34 @@ def _line(one: tuple[int, float], other: tuple[int, float]) -> Any:
     return lambda length: s + slope * (length - a)
 
 
-def _batch_lengths(rows: CacheDataset, options: TrainingOptions) -> list[int]:
-    """Tokens a row of some of the run's own batches, padded as mlx-lm pads them."""
-    size = options.batch_size
-    starts = range(0, len(rows) - size + 1, size)
-    chosen = random.Random(options.seed).sample(starts, min(_LOOKED_AT, len(starts)))
-    found: list[int] = []
-    for start in chosen:
-        longest = max(len(cast(Any, rows[index])[0]) for index in range(start, start + size))
-        found.append(memory.padded(longest, options.max_seq_length))
+def _batch_lengths(rows: TokenRows, options: TrainingOptions) -> list[int]:
+    """Tokens a row of the run's own first batches, padded."""
+    batches = make_order(rows, options).coming(_LOOKED_AT)
+    found = [memory.padded(max(map(rows.length, batch)), options.max_seq_length) for batch in batches]
+    if not found:
+        raise DataError(f"no row of train.jsonl can be learnt within max_seq_length={options.max_seq_length}; raise it")
     return found
 
 
-def _validation_seconds(model: Any, rows: CacheDataset | None, options: TrainingOptions) -> float:
+def _validation_seconds(model: Any, rows: TokenRows | None, options: TrainingOptions) -> float:
     """One validation, reckoned from some of its batches after a warm-up: rows differ in length."""
     if rows is None:
         return 0.0
-    batches = len(rows) // options.batch_size
-    batches = max(1, batches if options.val_batches == -1 else min(batches, options.val_batches))
+    whole = Validation(rows, options, options.val_batches)
+    batches = whole.batches()
+    model.eval()
 
-    def evaluate(count: int) -> float:
+    def evaluate(chosen: list[Batch]) -> float:
         began = time.perf_counter()
-        trainer.evaluate(
-            model=model,
-            dataset=rows,
-            batch_size=options.batch_size,
-            num_batches=count,
-            max_seq_length=options.max_seq_length,
-            iterate_batches=trainer.iterate_batches,
-        )
+        for batch in chosen:
+            mx.eval(masked_loss(model, *rows.batch(batch)))
         return time.perf_counter() - began
 
-    evaluate(1)
-    count = max(1, min(batches, int(_TIMED_SECONDS / max(evaluate(1), 1e-3))))
-    return evaluate(count) / count * batches
+    middle = [batches[len(batches) // 2]]
+    evaluate(middle)
+    count = max(1, min(len(whole), int(_TIMED_SECONDS / max(evaluate(middle), 1e-3))))
+    chosen = batches[:: -(-len(batches) // count)]
+    return evaluate(chosen) / len(chosen) * len(whole)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from mlx_lm.tuner.datasets import ChatDataset, CompletionsDataset, TextDataset
 
+from mcp_server.datasets.lengths import trained_tokens
 from mcp_server.datasets.rows import CHAT, COMPLETIONS, Problem
+from mcp_server.errors import DataError
+from mcp_server.workers.assistant import AssistantTurns, as_messages
 
 _CHECKED = 16  # rows of each file that are rendered in both ways
 _SEEN_CONTENT = 64  # rows of each file whose messages are looked for in the rendered text
@@ -16,23 +19,33 @@ _SEEN_CONTENT = 64  # rows of each file whose messages are looked for in the ren
 class Rendered:
     """One row: ``tokens``, the ``offset`` of the first trained one, and how many ``prefix`` tokens the prompt alone shares.
 
-    ``dropped`` names a message the template left out.
+    ``dropped`` names a message the template left out. ``mask``: 1 for each token of an answer, under assistant_only_loss.
     """
 
-    __slots__ = ("dropped", "offset", "prefix", "tokens")
+    __slots__ = ("dropped", "mask", "offset", "prefix", "tokens")
 
-    def __init__(self, tokens: list[int], offset: int, prefix: int, dropped: str | None) -> None:
+    def __init__(
+        self, tokens: list[int], offset: int, prefix: int, dropped: str | None, mask: bytes | None = None
+    ) -> None:
         self.tokens = tokens
         self.offset = offset
         self.prefix = prefix
         self.dropped = dropped
+        self.mask = mask
+
+    def trained(self, window: int) -> int:
+        """Tokens that count in the loss within ``window`` tokens, without the padding token of mlx-lm's mask."""
+        if self.mask is not None:
+            return sum(self.mask[1:window])
+        return trained_tokens(len(self.tokens), self.offset, window)
 
 
 class Renderer:
     """Renders batches of one file's rows."""
 
-    def __init__(self, tokenizer: Any, *, mask_prompt: bool) -> None:
+    def __init__(self, tokenizer: Any, *, mask_prompt: bool, assistant_only_loss: bool = False) -> None:
         self._tokenizer = tokenizer
+        self._turns = AssistantTurns(tokenizer) if assistant_only_loss else None
         self._mask = mask_prompt
         self._together = True  # until a row comes out differently
         self._checked = 0
@@ -61,7 +74,7 @@ class Renderer:
 
     def _checked_row(
         self, row: dict[str, Any], row_format: str, text: str, tokens: list[int], prompt: list[int]
-    ) -> Rendered:
+    ) -> Rendered | Problem:
         offset = len(prompt)
         if self._checked < _CHECKED or not self._together:
             self._checked += 1
@@ -71,7 +84,14 @@ class Renderer:
             tokens = true_tokens
         prefix = next((at for at, (a, b) in enumerate(zip(tokens, prompt, strict=False)) if a != b), None)
         prefix = min(len(tokens), len(prompt)) if prefix is None else prefix
-        return Rendered(tokens, offset, prefix, self._dropped(row, row_format, text))
+        mask: bytes | None = None
+        if self._turns is not None and row_format in (CHAT, COMPLETIONS):
+            messages = row["messages"] if row_format == CHAT else as_messages(row["prompt"], row["completion"])
+            try:
+                tokens, mask = self._turns.mask(messages, row.get("tools"))
+            except DataError as error:
+                return Problem("answers-not-found", str(error))
+        return Rendered(tokens, offset, prefix, self._dropped(row, row_format, text), mask)
 
     def _by_mlx_lm(self, row: dict[str, Any], row_format: str) -> tuple[list[int], int]:
         data: Any
@@ -88,7 +108,9 @@ class Renderer:
         """The whole row and, under mask_prompt, its prompt alone, as text."""
         if row_format not in (CHAT, COMPLETIONS):
             return row["text"], None
-        messages: list[dict[str, Any]] = row["messages"] if row_format == CHAT else _as_messages(row)
+        messages: list[dict[str, Any]] = (
+            row["messages"] if row_format == CHAT else as_messages(row["prompt"], row["completion"])
+        )
         try:
             whole = self._template(messages, row.get("tools"), generation=False)
             if not self._mask:
@@ -126,10 +148,6 @@ class Renderer:
             if isinstance(content, str) and content.strip() and content.strip()[:200] not in text:
                 return f"message {number} ({message.get('role')})"
         return None
-
-
-def _as_messages(row: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
 
 
 def _refused(error: Exception) -> Problem:

@@ -3,100 +3,92 @@
 from __future__ import annotations
 
 import time
-from typing import Any, cast
+from collections.abc import Callable, Iterable
 
-from mlx_lm.tuner.datasets import CacheDataset
-
+from mcp_server.datasets.lengths import padded_length, padding_share
 from mcp_server.errors import DataError
-from mcp_server.workers.batches import BatchOrder
+from mcp_server.workers.batches import Batch
 from mcp_server.workers.job import WorkerJob
+from mcp_server.workers.tokens import TokenRows
 from mcp_server.workers.watch import Alert
 
-_SHOWN = 5
 _CUT_SHARE = 0.005  # of all tokens, from which rows that are cut are worth an alert
 _PADDING_SHARE = 0.4
-_PAD_TO = 32  # mlx-lm pads to one more than a multiple of this
 
 
-def check_rows(
-    worker: WorkerJob, dataset: CacheDataset, batches: list[list[int]], name: str, length: int
-) -> list[Alert]:
-    """Tokenize the rows of ``batches`` and see what would be lost. ``length``: max_seq_length.
-
-    Raises DataError naming file and rows when the chat template refuses one, or when nothing of a row would be trained
-    (its prompt fills the window): stock mlx-lm turns the whole run into NaN on a batch of such rows.
-    """
+def progress(worker: WorkerJob, rows: TokenRows, name: str) -> Callable[[], None]:
+    """What ``rows`` calls for each row it tokenizes: tells how far it is, and ends the job when it is asked to stop."""
     told = time.monotonic()
-    tokens = lost = padded = 0
-    cut_rows: list[int] = []
-    untrained: list[int] = []
-    total = sum(len(batch) for batch in batches)
-    seen = 0
-    for batch in batches:
-        widest = 0
-        for row in batch:
-            ids, offset = _tokens(dataset, row, f"{worker.spec.options['data']}/{name}.jsonl")
-            kept = min(len(ids), length)
-            if offset >= kept:
-                untrained.append(row)
-            if kept < len(ids):
-                cut_rows.append(row)
-            tokens += len(ids)
-            lost += len(ids) - kept
-            widest = max(widest, kept)
-            seen += 1
-        padded += len(batch) * min(1 + _PAD_TO * -(-widest // _PAD_TO), max(length, 1))
+
+    def tell() -> None:
+        nonlocal told
         if time.monotonic() - told > 2:
             told = time.monotonic()
             worker.check_stop()
-            worker.events.write("progress", name=f"tokenizing {name}", step=seen, total=total)
-    if untrained:
-        raise DataError(_untrained(untrained, f"{worker.spec.options['data']}/{name}.jsonl", length))
-    alerts: list[Alert] = []
-    if tokens and lost / tokens >= _CUT_SHARE:
-        alerts.append(
-            Alert(
-                "rows-cut",
-                f"{len(cut_rows)} rows of {name} are longer than {length} tokens: {lost / tokens:.1%} of its tokens are cut",
-            )
+            worker.events.write("progress", name=f"tokenizing {name}", step=rows.seen.rows, total=len(rows))
+
+    return tell
+
+
+def check_rows(worker: WorkerJob, rows: TokenRows, batches: Iterable[Batch], name: str, *, stock: bool) -> list[Alert]:
+    """Tokenize the rows of ``batches`` and say what is lost.
+
+    Raises DataError naming file and rows when the chat template refuses one, and when nothing would be trained: of any row
+    at all, or with ``stock``, where such rows can't be left out, of one (its batch could turn the whole run into NaN).
+    """
+    places = tokens = 0
+    seen: set[int] = set()
+    widest = 0
+    for batch in batches:
+        worker.check_stop()
+        lengths = [rows.length(piece) for piece in batch]
+        places += len(batch) * padded_length(max(lengths), rows.max_seq_length)
+        tokens += sum(lengths)
+        widest = max(widest, len(batch))
+        seen.update(batch)
+    if rows.seen.untrained and (stock or not seen):
+        raise DataError(
+            f"nothing would be learnt from {rows.untrained_text()}: the prompt alone fills "
+            f"max_seq_length={rows.max_seq_length}; raise max_seq_length or remove the rows"
         )
-    if (
-        padded
-        and name == "train"
-        and 1 - (tokens - lost) / padded >= _PADDING_SHARE
-        and any(len(b) > 1 for b in batches)
-    ):
-        alerts.append(Alert("padding", f"{1 - (tokens - lost) / padded:.0%} of each batch is padding"))
+    if not seen:
+        raise DataError(
+            f"every row of {name} is longer than max_seq_length={rows.max_seq_length} and dropped; raise it"
+        )
+    padding = 1 - tokens / places
+    # Pieces are numbered as they were read: in file order, or shuffled.
+    unsorted = padding_share([rows.length(piece) for piece in sorted(seen)], widest, rows.max_seq_length)
+    figures = {"rows": rows.seen.rows, "padding": round(padding, 4), "padding_unsorted": round(unsorted, 4)}
+    what = f"{name}: {rows.seen.rows} rows tokenized"
+    if rows.seen.split:
+        what += f", {rows.seen.split} longer than {rows.max_seq_length} tokens split into {rows.seen.windows} windows"
+    worker.events.write("phase", name=what, **figures)
+    alerts = _lost(rows, name)
+    if name == "train" and padding >= _PADDING_SHARE and widest > 1:
+        alerts.append(Alert("padding", f"{padding:.0%} of each batch is padding"))
     return alerts
 
 
-def _tokens(dataset: CacheDataset, row: int, file: str) -> tuple[list[int], int]:
-    try:
-        ids, offset = cast(tuple[list[int], int], dataset[row])
-    except Exception as error:
-        # Chat templates raise what they like; all of it means that this row can't be trained on.
-        text = " ".join(str(error).split())[:300]
-        raise DataError(
-            f"{file}:{row + 1} the chat template or tokenizer refuses this row: {text}; correct it"
-        ) from error
-    if not ids:
-        raise DataError(f"{file}:{row + 1} has no tokens; delete the row")
-    return ids, offset
-
-
-def _untrained(rows: list[int], file: str, length: int) -> str:
-    shown = ", ".join(f"{file}:{row + 1}" for row in sorted(set(rows))[:_SHOWN])
-    count = len(set(rows))
-    more = f" (showing {_SHOWN} of {count})" if count > _SHOWN else ""
-    return (
-        f"nothing would be learnt from {count} row{'s' * (count != 1)} whose prompt alone fills max_seq_length={length}: "
-        f"{shown}{more}; raise max_seq_length or remove the rows"
-    )
-
-
-def rows_of(dataset: CacheDataset, order: BatchOrder | None, batch_size: int, steps: int) -> list[list[int]]:
-    """The batches to check: those the run will draw, or all of a validation set."""
-    if order is not None:
-        return order.coming(steps)
-    count: Any = len(dataset)
-    return [list(range(start, min(start + batch_size, count))) for start in range(0, count, batch_size)]
+def _lost(rows: TokenRows, name: str) -> list[Alert]:
+    """What became of rows that did not fit."""
+    seen, window = rows.seen, rows.max_seq_length
+    alerts: list[Alert] = []
+    if seen.dropped:
+        alerts.append(
+            Alert(
+                "rows-dropped",
+                f"{len(seen.dropped)} of {seen.rows} rows of {name} are longer than {window} tokens and left out: "
+                f"{rows.places(sorted(seen.dropped))}",
+            )
+        )
+    if seen.untrained:
+        alerts.append(
+            Alert(
+                "rows-dropped",
+                f"nothing would be learnt from {rows.untrained_text()} of {name} within {window} tokens: left out",
+            )
+        )
+    if seen.cut and seen.tokens_lost / seen.tokens >= _CUT_SHARE:
+        lost = f"{seen.tokens_lost / seen.tokens:.1%} of its tokens are cut"
+        alerts.append(Alert("rows-cut", f"{seen.cut} rows of {name} are longer than {window} tokens: {lost}"))
+    return alerts

@@ -14,8 +14,7 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
-from mlx_lm.tuner import trainer
-from mlx_lm.tuner.datasets import CacheDataset, load_dataset
+from mlx_lm.tuner.datasets import load_dataset
 from mlx_lm.tuner.utils import build_schedule, linear_to_lora_layers
 from mlx_lm.utils import get_total_parameters
 
@@ -30,7 +29,9 @@ from mcp_server.workers import checkpoints, job
 from mcp_server.workers.loading import load_model
 from mcp_server.workers.loop import TrainingLoop
 from mcp_server.workers.reporting import make_reporter
-from mcp_server.workers.rows import check_rows, rows_of
+from mcp_server.workers.rows import check_rows, progress
+from mcp_server.workers.tokens import TokenRows
+from mcp_server.workers.validation import Validation
 
 _OPTIMIZERS = {
     "adam": optim.Adam,
@@ -59,14 +60,15 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     worker.phase("loading model", model=options.model)
     model, tokenizer = load_model(options.model)
     worker.phase("loading data", data=options.data)
-    train_set, valid_set, test_set = load_data(options, tokenizer)
+    train_set, valid_set, test_set = load_data(options, tokenizer, worker, lowered.max_seq_length)
     mx.random.seed(options.seed)
     make_trainable(model, options)
     optimizer = make_optimizer(options)
     loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, make_reporter(options))
     if checkpoint is not None:
         loop.resume(checkpoint)
-    _check_data(worker, options, loop, train_set, valid_set)
+    test = Validation(test_set, options, options.test_batches) if test_set is not None else None
+    _check_data(worker, options, loop, test)
     trainable = _count_trainable(model)
     worker.phase(
         "training",
@@ -101,16 +103,19 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
         "trainable_parameters": trainable,
         "recovered": lowered.rungs or None,
     }
-    if test_set is not None:
-        result |= _test(worker, options, model, test_set)
+    if test is not None:
+        result |= _test(worker, model, test)
     result["adapter_path"] = str(_publish(worker, options, model, loop, **result))
     return {name: value for name, value in result.items() if value is not None}
 
 
 def load_data(
-    options: TrainingOptions, tokenizer: Any
-) -> tuple[CacheDataset, CacheDataset | None, CacheDataset | None]:
-    """The data sets through mlx-lm's own loader, local or from the Hub; without validation or test when not asked for."""
+    options: TrainingOptions, tokenizer: Any, worker: job.WorkerJob, max_seq_length: int | None = None
+) -> tuple[TokenRows, TokenRows | None, TokenRows | None]:
+    """The data sets through mlx-lm's own loader, local or from the Hub; without validation or test when not asked for.
+
+    ``max_seq_length``: in place of the options', after an out-of-memory.
+    """
     arguments = types.SimpleNamespace(**options.as_mlx_lm())
     try:
         train_rows, valid_rows, test_rows = load_dataset(arguments, tokenizer)
@@ -121,27 +126,27 @@ def load_data(
         ) from error
     except (ValueError, KeyError, IndexError) as error:
         raise DataError(f"the data in {options.data} can't be used: {type(error).__name__}: {error}") from error
+
+    def rows(data: Any, name: str) -> TokenRows:
+        found = TokenRows(data, f"{options.data}/{name}.jsonl", options, tokenizer, max_seq_length)
+        found.on_row = progress(worker, found, name)
+        return found
+
     validate = options.val_batches != 0 and len(valid_rows) > 0
     return (
-        CacheDataset(train_rows),
-        CacheDataset(valid_rows) if validate else None,
-        CacheDataset(test_rows) if options.test else None,
+        rows(train_rows, "train"),
+        rows(valid_rows, "valid") if validate else None,
+        rows(test_rows, "test") if options.test else None,
     )
 
 
-def _check_data(
-    worker: job.WorkerJob,
-    options: TrainingOptions,
-    loop: TrainingLoop,
-    train_set: CacheDataset,
-    valid_set: CacheDataset | None,
-) -> None:
+def _check_data(worker: job.WorkerJob, options: TrainingOptions, loop: TrainingLoop, test: Validation | None) -> None:
     worker.phase("checking rows")
-    length = options.max_seq_length
-    coming = rows_of(train_set, loop.order, options.batch_size, options.iters - loop.step)
-    alerts = check_rows(worker, train_set, coming, "train", length)
-    if valid_set is not None:
-        alerts += check_rows(worker, valid_set, rows_of(valid_set, None, options.batch_size, 0), "valid", length)
+    coming = loop.order.coming(options.iters - loop.step)
+    alerts = check_rows(worker, loop.order.rows, coming, "train", stock=options.stock)
+    for name, other in (("valid", loop.validation), ("test", test)):
+        if other is not None:
+            alerts += check_rows(worker, other.rows, other.batches(), name, stock=options.stock)
     for alert in alerts:
         worker.events.write("alert", kind=alert.kind, level=alert.level, step=loop.step, message=alert.message)
 
@@ -223,20 +228,9 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     mx.eval(model.parameters())
 
 
-def _test(
-    worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, test_set: CacheDataset
-) -> dict[str, float]:
+def _test(worker: job.WorkerJob, model: nn.Module, test: Validation) -> dict[str, float]:
     worker.phase("testing")
-    loss = cast(
-        float,
-        trainer.evaluate(
-            model=model,
-            dataset=test_set,
-            batch_size=options.batch_size,
-            num_batches=options.test_batches,
-            max_seq_length=options.max_seq_length,
-        ),
-    )
+    loss = test.loss(model)
     worker.events.write("test", loss=loss)
     return {"test_loss": loss, "test_perplexity": math.exp(min(loss, 700))}
 

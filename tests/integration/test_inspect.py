@@ -161,7 +161,7 @@ def test_fields_of_other_names_are_read_as_training_reads_them(tmp_path: Path):
     assert report.duplicates.near == 1
     example = tokens_of(report).example
     assert example is not None
-    assert "word7 word8" in example.not_trained
+    assert "word7 word8" in str(example.not_trained)
     assert example.trained == "It costs 7 euros.<|im_end|>\n"
     assert found(inspect(data), "unknown-format").count == 6
     assert inspect(data, prompt_feature="prompt", completion_feature="answer").splits["train"].formats == {
@@ -238,7 +238,7 @@ def test_what_the_window_cuts_is_shown_in_the_example(tmp_path: Path):
     row = {"messages": [USER, {"role": "assistant", "content": "one two three four five six seven eight nine ten"}]}
     example = tokens_of(inspect(write(tmp_path / "data", [row] * 4), max_seq_length=24, mask_prompt=True)).example
     assert example is not None and example.cut is not None
-    whole = example.not_trained + example.trained + example.cut
+    whole = f"{example.not_trained}{example.trained}{example.cut}"
     assert whole.endswith("nine ten<|im_end|>\n")
     assert example.trained and example.then is None
 
@@ -266,6 +266,36 @@ def test_a_template_that_is_not_a_prefix_of_itself_is_noticed(tmp_path: Path):
     finding = found(report, "template-not-prefix")
     assert (finding.line, finding.count, finding.severity) == (1, 4, "warning")
     assert "template-not-prefix" not in {f.code for f in inspect(tmp_path / "data", model).findings}
+
+
+def test_every_answer_is_marked_where_all_are_trained(tmp_path: Path):
+    row = {
+        "messages": [USER, ASSISTANT, {"role": "user", "content": "Thanks"}, {"role": "assistant", "content": "Bye!"}]
+    }
+    report = tokens_of(inspect(write(tmp_path / "data", [row] * 4), assistant_only_loss=True))
+    example = report.example
+    assert example is not None and example.parts is not None
+    assert [part.text for part in example.parts if part.trained] == [
+        ASSISTANT["content"] + "<|im_end|>",
+        "Bye!<|im_end|>",
+    ]
+    assert (example.not_trained, example.trained, example.then) == (None, None, None)
+    whole = "".join(part.text for part in example.parts)
+    tokenizer: Any = load_tokenizer(str(BASE))
+    tokens = tokenizer.apply_chat_template(row["messages"], return_dict=False)
+    assert whole == tokenizer.decode(tokens)
+    assert example.tokens == len(tokens)
+    assert report.splits["train"].tokens_trained == round(example.trained_tokens / len(tokens), 4)
+
+
+def test_answers_that_can_not_be_told_from_the_rest_are_named(tmp_path: Path):
+    last_two = "{% for m in messages[-2:] %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    model = model_with(tmp_path / "model", last_two)
+    row = {
+        "messages": [USER, ASSISTANT, {"role": "user", "content": "Thanks"}, {"role": "assistant", "content": "Bye!"}]
+    }
+    report = inspect(write(tmp_path / "data", [ROW, row]), model, batch_size=1, assistant_only_loss=True)
+    assert (found(report, "answers-not-found").line, found(report, "answers-not-found").count) == (2, 1)
 
 
 def test_a_message_that_the_template_leaves_out_is_named(tmp_path: Path):

@@ -127,8 +127,9 @@ async def test_adapter_and_checkpoints_load_in_stock_mlx_lm(client: Client, proj
 
 
 async def test_losses_and_weights_equal_stock_mlx_lm(client: Client, project: Path, tmp_path: Path):
-    """Same options, same seed: our loop is mlx-lm's own, so every number is the same."""
+    """Same options, same seed: with stock=true our loop is mlx-lm's own, so every number is the same."""
     options = training(
+        stock=True,
         iters=12,
         lora_parameters={"rank": 4, "scale": 10.0, "dropout": 0.1},
         grad_accumulation_steps=2,

@@ -47,8 +47,27 @@ def test_it_is_given_every_tool_of_the_server_and_no_other(
     assert len(listed) == len(set(listed))
 
 
-def test_the_skills_it_names_exist(definition: tuple[dict[str, Any], str]) -> None:
-    named = [name.strip() for name in definition[0].get("skills", "").split(",") if name.strip()]
+def test_its_description_has_the_words_that_people_use_and_says_what_is_not_its_work(
+    definition: tuple[dict[str, Any], str],
+) -> None:
+    mine, _, others = definition[0]["description"].partition("Not for ")
+    for words in (
+        "PROACTIVELY",
+        "fine-tune",
+        "train",
+        "LoRA",
+        "convert",
+        "adapters",
+        "benchmark",
+        "runs out of memory",
+    ):
+        assert words in mine
+    assert "PyTorch" in others and "CUDA" in others
+
+
+def test_it_names_the_four_skills_and_they_exist(definition: tuple[dict[str, Any], str]) -> None:
+    named = [name.strip() for name in definition[0]["skills"].split(",")]
+    assert named == ["machine-learning", "performance", "python-scripting", "shell-scripting"]
     assert [name for name in named if not (ROOT / "skills" / name / "SKILL.md").is_file()] == []
 
 

@@ -117,6 +117,11 @@ def test_phases_that_do_not_add_up_to_iters_are_named():
 
 def test_epochs_become_iterations():
     options = TrainingOptions(model="m", data="d", epochs=2.5, batch_size=8)
-    assert resolve_length(options, rows=100).iters == 30  # 12 batches of 8 in 100 rows, as mlx-lm cuts them
+    assert resolve_length(options, rows=100).iters == 33  # 13 batches in 100 rows, the last of four
+    stock = options.model_copy(update={"stock": True})
+    assert resolve_length(stock, rows=100).iters == 30  # 12 batches of 8, as mlx-lm cuts them
+    whole = options.model_copy(update={"epochs": 1.0})
+    assert resolve_length(whole, rows=96).iters == 12
+    assert resolve_length(whole, rows=97).iters == 13
     with pytest.raises(ArgumentError, match="epochs"):
         resolve_length(options, rows=None)

@@ -1,0 +1,236 @@
+"""Training beside its peers: stock mlx_lm.lora, mlx-lm-lora, mlx-tune and ours, on one model, data set, seed and number of steps.
+
+    python benchmarks/peers.py [--rounds 3] [--steps 10 50] > benchmarks/peers.json
+
+Each peer comes from the package index into an environment of its own (uv); one that can't be installed or does not run here is
+named with its error. Everything runs in a fresh process, in turn, round after round. A step's time is the difference
+between a long and a short run divided by the difference of their steps, so that starting, loading and saving do not
+count for anybody; the peak is ``mx.get_peak_memory`` of the training process. Rows are of mixed lengths (log-normal), as chat
+data are. Ratios are against stock. mlx-tune always trains with AdamW and a cosine schedule, the others with Adam at a
+constant rate: a difference in the arithmetic of the optimizer alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+PACKAGES = {"mlx-lm-lora": "mlx-lm-lora", "mlx-tune": "mlx-tune"}
+PEAK = "print('PEAK', mx.get_peak_memory(), flush=True)"
+STOCK = f"""
+import json, sys, types
+import mlx.core as mx
+from mlx_lm import lora
+lora.run(types.SimpleNamespace(**json.load(open(sys.argv[1]))))
+{PEAK}
+"""
+LORA = f"""
+import json, sys
+import mlx.core as mx
+from mlx_lm_lora import train
+options = json.load(open(sys.argv[1]))
+sys.argv = ["train", "--model", options["model"], "--train", "--data", options["data"], "--train-mode", "sft",
+    "--train-type", "lora", "--optimizer", "adam", "--num-layers", str(options["num_layers"]),
+    "--batch-size", str(options["batch_size"]), "--iters", str(options["iters"]), "--val-batches", "1",
+    "--learning-rate", str(options["learning_rate"]), "--steps-per-report", "5", "--steps-per-eval", "100000",
+    "--save-every", "100000", "--adapter-path", options["adapter_path"], "--seed", str(options["seed"]),
+    "--max-seq-length", str(options["max_seq_length"])]
+train.main()
+{PEAK}
+"""
+TUNE = f"""
+import json, sys
+import mlx.core as mx
+from mlx_tune import FastLanguageModel, SFTConfig, SFTTrainer
+options = json.load(open(sys.argv[1]))
+rows = [json.loads(line) for line in open(options["data"] + "/train.jsonl")]
+model, tokenizer = FastLanguageModel.from_pretrained(options["model"], max_seq_length=options["max_seq_length"],
+    load_in_4bit=False)
+model = FastLanguageModel.get_peft_model(model, r=8, lora_alpha=160, lora_dropout=0)
+SFTTrainer(model=model, tokenizer=tokenizer, train_dataset=rows, args=SFTConfig(output_dir=options["adapter_path"],
+    per_device_train_batch_size=options["batch_size"], max_steps=options["iters"], save_steps=100000,
+    logging_steps=5, learning_rate=options["learning_rate"], dataset_text_field="text", val_batches=0,
+    max_seq_length=options["max_seq_length"])).train()
+{PEAK}
+"""
+
+
+def environment(package: str, folder: Path) -> Path:
+    """The Python of a fresh environment with ``package`` and MLX's CPU build on Linux."""
+    uv = shutil.which("uv") or "uv"
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True, capture_output=True)
+    python = folder / "bin" / "python"
+    wanted = [package] + (["mlx[cpu]==0.32.4"] if sys.platform == "linux" else [])
+    subprocess.run(
+        [uv, "pip", "install", "--quiet", "--python", str(python), *wanted], check=True, capture_output=True, text=True
+    )
+    return python
+
+
+def run_script(python: Path | str, script: str, options: dict[str, Any], scratch: Path) -> tuple[float, int]:
+    """Wall seconds and peak bytes of one training. Raises RuntimeError with the last words of one that fails."""
+    file = scratch / "options.json"
+    file.write_text(json.dumps(options), encoding="utf-8")
+    began = time.perf_counter()
+    done = subprocess.run(
+        [str(python), "-c", script, str(file)], cwd=scratch, capture_output=True, text=True, check=False, timeout=1800
+    )
+    seconds = time.perf_counter() - began
+    found = done.stdout.rpartition("PEAK ")[2].split()
+    if done.returncode != 0 or not found or not found[0].isdigit():
+        raise RuntimeError((done.stderr or done.stdout).strip()[-400:])
+    return seconds, int(found[0])
+
+
+def run_ours(options: dict[str, Any], stock: bool) -> tuple[float, int]:
+    """The same of a job of ours."""
+    import anyio
+
+    from mcp_server.jobs import service, store
+    from mcp_server.jobs.wait import wait_for_end
+    from mcp_server.training.request import TrainingRequest
+    from mcp_server.training.start import start_training
+
+    began = time.perf_counter()
+    asked = {name: options[name] for name in OURS}
+    started = start_training(TrainingRequest.model_validate(asked | {"stock": stock, "val_batches": 0}))
+    folder = store.get(started.job_id)
+    anyio.run(wait_for_end, folder, 1800.0)
+    seconds = time.perf_counter() - began
+    outcome = folder.outcome()
+    if outcome is None or outcome.status != "completed" or outcome.result is None:
+        raise RuntimeError(str(service.reconcile(folder).why))
+    events = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    return seconds, max(event["peak_bytes"] for event in events if event["type"] == "memory")
+
+
+OURS = (
+    "model", "data", "adapter_path", "num_layers", "iters", "batch_size", "learning_rate", "max_seq_length", "seed",
+    "steps_per_report", "save_every",
+)  # fmt: skip
+
+
+def write_rows(folder: Path, longest: int) -> None:
+    """Rows of log-normal length, median a fifth of the window."""
+    draw = random.Random(0)
+    folder.mkdir()
+    for name, count in (("train", 400), ("valid", 8)):
+        lengths = [min(longest - 8, max(8, round(draw.lognormvariate(0, 0.8) * longest / 5))) for _ in range(count)]
+        text = "".join(json.dumps({"text": "lamp " * length}) + "\n" for length in lengths)
+        (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, nargs=2, default=(10, 50), help="of the short and the long run")
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--vocab", type=int, default=8000)
+    parser.add_argument("--window", type=int, default=512, help="max_seq_length")
+    parser.add_argument("--environments", type=Path, help="folder with environments made by an earlier run")
+    chosen = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
+    os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        os.environ |= {"MLX_TRAINING_HOME": str(scratch / "home"), "CLAUDE_PROJECT_DIR": str(scratch)}
+        from tests.tiny import make_tiny_model
+
+        model = make_tiny_model(scratch / "model", hidden=chosen.hidden, layers=chosen.layers, vocab=chosen.vocab)
+        write_rows(scratch / "data", chosen.window)
+        print(json.dumps(measure(chosen, scratch, model), indent=1))
+
+
+def measure(chosen: argparse.Namespace, scratch: Path, model: Path) -> dict[str, Any]:
+    """Every contender in turn, round after round."""
+    failed: dict[str, str] = {}
+    pythons: dict[str, Path] = {}
+    for package in PACKAGES:
+        place = (chosen.environments or scratch) / package
+        try:
+            pythons[package] = place / "bin" / "python" if place.exists() else environment(package, place)
+        except (subprocess.CalledProcessError, OSError) as error:
+            failed[package] = f"not installed: {str(getattr(error, 'stderr', error))[-300:]}"
+    scripts = {"mlx-lm-lora": LORA, "mlx-tune": TUNE}
+    found: dict[str, list[tuple[float, int]]] = {}
+    names = ["mlx_lm.lora", *pythons, "mlx-training", "mlx-training stock=true"]
+    for turn in range(chosen.rounds):
+        for contender in names:
+            if contender in failed:
+                continue
+            try:
+                short, long = (
+                    _one(contender, steps, turn, chosen, scratch, model, pythons, scripts) for steps in chosen.steps
+                )
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                failed[contender] = str(error)
+                continue
+            step = (long[0] - short[0]) / (chosen.steps[1] - chosen.steps[0])
+            found.setdefault(contender, []).append((step, long[1]))
+            print(contender, round(step, 4), long[1], file=sys.stderr)
+    stock = found["mlx_lm.lora"]
+    return {
+        "benchmark": "training beside its peers, in turn; ratios against stock mlx_lm.lora",
+        "machine": platform.platform(),
+        "backend": os.environ["MLX_TRAINING_PLATFORMS"].split(",")[0],
+        "arguments": {key: str(value) for key, value in vars(chosen).items() if value is not None},
+        "contenders": {contender: _ratios(runs, stock) for contender, runs in found.items()},
+        "do_not_run_here": failed,
+    }
+
+
+def _one(
+    contender: str,
+    steps: int,
+    turn: int,
+    chosen: argparse.Namespace,
+    scratch: Path,
+    model: Path,
+    pythons: dict[str, Path],
+    scripts: dict[str, str],
+) -> tuple[float, int]:
+    options = {
+        "model": str(model), "data": str(scratch / "data"), "num_layers": chosen.layers, "iters": steps, "batch_size": 4,
+        "learning_rate": 1e-4, "max_seq_length": chosen.window, "seed": 0, "steps_per_report": 5, "save_every": 100_000,
+        "adapter_path": str(scratch / "adapters" / f"{contender.replace(' ', '-')}-{turn}-{steps}"),
+    }  # fmt: skip
+    if contender.startswith("mlx-training"):
+        return run_ours(options, stock="stock" in contender)
+    if contender == "mlx_lm.lora":
+        from mlx_lm.lora import CONFIG_DEFAULTS
+
+        stock = CONFIG_DEFAULTS | options | {"train": True, "val_batches": 1, "steps_per_eval": 100_000, "config": None}
+        return run_script(sys.executable, STOCK, stock, scratch)
+    return run_script(pythons[contender], scripts[contender], options, scratch)
+
+
+def _ratios(runs: list[tuple[float, int]], stock: list[tuple[float, int]]) -> dict[str, Any]:
+    speeds = [theirs[0] / mine[0] for mine, theirs in zip(runs, stock, strict=False)]
+    peaks = [mine[1] / theirs[1] for mine, theirs in zip(runs, stock, strict=False)]
+    return {
+        "speed": round(statistics.median(speeds), 3),
+        "speed_min_max": [round(min(speeds), 3), round(max(speeds), 3)],
+        "peak_memory": round(statistics.median(peaks), 3),
+        "rounds": len(runs),
+    }
+
+
+if __name__ == "__main__":
+    main()
