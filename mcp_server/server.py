@@ -18,7 +18,8 @@ from mcp_server.tools import datasets, fuse, generate, jobs, models, planning, p
 
 INSTRUCTIONS = (
     "Fine-tunes language models on this Mac with MLX. Order: check_platform, inspect_dataset, plan_training, "
-    "start_lora_training, read_training_log, run_benchmark, fuse_adapter. Jobs outlive the session; list_jobs finds them."
+    "start_lora_training, read_training_log, run_benchmark; fuse_adapter for one model. "
+    "Jobs outlive the session; list_jobs finds them."
 )
 
 
