@@ -14,11 +14,22 @@ from mcp.server.mcpserver import MCPServer  # noqa: E402
 from mcp_server import __version__  # noqa: E402
 from mcp_server.prompts import add_prompts  # noqa: E402
 from mcp_server.resources import add_resources  # noqa: E402
-from mcp_server.tools import benchmark, datasets, jobs, models, planning, platform, training  # noqa: E402
+from mcp_server.tools import (  # noqa: E402
+    benchmark,
+    datasets,
+    fuse,
+    generate,
+    jobs,
+    models,
+    planning,
+    platform,
+    training,
+)
 
 INSTRUCTIONS = (
     "Fine-tunes language models on this Mac with MLX. Order: check_platform, inspect_dataset, plan_training, "
-    "start_lora_training, read_training_log, run_benchmark. Jobs outlive the session; list_jobs finds them."
+    "start_lora_training, read_training_log, run_benchmark; fuse_adapter for one model. "
+    "Jobs outlive the session; list_jobs finds them."
 )
 
 
@@ -34,8 +45,10 @@ def build_server() -> MCPServer:
             *planning.TOOLS,
             *datasets.TOOLS,
             *models.TOOLS,
-            *benchmark.TOOLS,
             *training.TOOLS,
+            *benchmark.TOOLS,
+            *generate.TOOLS,
+            *fuse.TOOLS,
             *jobs.TOOLS,
         ],
         log_level="WARNING",

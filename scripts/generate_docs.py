@@ -12,17 +12,20 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from pydantic import BaseModel
 
 from mcp_server.cli.options import option_default
+from mcp_server.conversion.options import ConvertOptions, FuseOptions, MethodOptions
 from mcp_server.evaluation.options import BenchmarkOptions
+from mcp_server.generation.options import GenerateOptions
 from mcp_server.server import build_server
 from mcp_server.training.request import TrainingRequest
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/options.md", "docs/benchmark.md")
+DOCUMENTS = ("README.md", "docs/options.md", "docs/benchmark.md", "docs/convert.md")
 AGENT = "agents/mlx-training-specialist.md"
 PROJECT_AGENT = ".claude/agents/mlx-training-specialist.md"
 # The gate's hooks, by their event in hooks.json and in an agent's frontmatter: the client makes SubagentStop of its Stop.
@@ -54,8 +57,12 @@ def options(model: type[BaseModel]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "tools": tools,
-    "options": lambda: options(TrainingRequest),
-    "benchmark": lambda: options(BenchmarkOptions),
+    "options": partial(options, TrainingRequest),
+    "convert": partial(options, ConvertOptions),
+    "method": partial(options, MethodOptions),
+    "fuse": partial(options, FuseOptions),
+    "generate": partial(options, GenerateOptions),
+    "benchmark": partial(options, BenchmarkOptions),
 }
 
 

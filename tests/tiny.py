@@ -21,6 +21,7 @@ HEADS = 4
 # What each kind's config.json needs beyond the common keys.
 EXTRA: dict[str, dict[str, Any]] = {
     "llama": {},
+    "mistral": {},
     "qwen2": {},
     "qwen3": {},
     "gemma2": {"query_pre_attn_scalar": 16},
@@ -73,6 +74,7 @@ def make_tiny_model(
     tie: bool = True,
     seed: int = 0,
     quantize_bits: int | None = None,
+    dtype: str | None = None,
     chat_template: str | None = "base",
 ) -> Path:
     """Write a random model folder that `mlx_lm.load` takes; gives `folder`.
@@ -83,12 +85,12 @@ def make_tiny_model(
     # Imported here, so that test modules can name KINDS and `tiny_config` without paying for MLX.
     import mlx.core as mx
     from mlx.utils import tree_flatten
-    from mlx_lm.utils import quantize_model
+    from mlx_lm.utils import MODEL_REMAPPING, quantize_model
 
     target = Path(folder)
     target.mkdir(parents=True)
     config = tiny_config(model_type, hidden=hidden, layers=layers, vocab=vocab, tie=tie)
-    module = importlib.import_module(f"mlx_lm.models.{model_type}")
+    module = importlib.import_module(f"mlx_lm.models.{MODEL_REMAPPING.get(model_type, model_type)}")
     mx.random.seed(seed)
     model = module.Model(module.ModelArgs.from_dict(config))
     if model_type == "gemma3_text":
@@ -98,6 +100,9 @@ def make_tiny_model(
     if quantize_bits is not None:
         group = 64 if hidden % 64 == 0 else 32
         model, config = quantize_model(model, config, group_size=group, bits=quantize_bits)
+    if dtype is not None:
+        model.set_dtype(getattr(mx, dtype))
+        config["torch_dtype"] = dtype
     mx.save_safetensors(str(target / "model.safetensors"), dict(tree_flatten(model.parameters())), {"format": "pt"})
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     write_tokenizer(target, chat_template)

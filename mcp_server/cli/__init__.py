@@ -23,13 +23,25 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mcp_server.cli import benchmark, datasets, demo, guard, jobs, models, planning, platform, train
+    from mcp_server.cli import (
+        benchmark,
+        datasets,
+        demo,
+        fuse,
+        generate,
+        guard,
+        jobs,
+        models,
+        planning,
+        platform,
+        train,
+    )
 
     parser = argparse.ArgumentParser(
         prog="mlx-training", description="Fine-tune language models on Apple Silicon with MLX."
     )
     parser.add_argument("--version", action="version", version=f"mlx-training {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (demo, platform, planning, datasets, models, benchmark, train, jobs, guard):
+    for module in (demo, platform, planning, datasets, models, train, benchmark, generate, fuse, jobs, guard):
         module.add_commands(commands)
     return parser

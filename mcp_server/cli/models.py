@@ -8,7 +8,8 @@ from typing import Any
 from mcp_server.cli.follow import end_text, exit_code, follow
 from mcp_server.cli.options import add_json, add_options, read_options, show
 from mcp_server.conversion.options import ConvertOptions
-from mcp_server.conversion.start import ConversionResult, start_conversion
+from mcp_server.conversion.report import ConversionResult
+from mcp_server.conversion.start import start_conversion
 
 
 def add_commands(commands: Any) -> None:
@@ -25,10 +26,5 @@ def _convert(arguments: argparse.Namespace) -> int:
         show(news, as_json=arguments.json, text=end_text(folder))
         return exit_code(folder)
     result = ConversionResult.model_validate(news.result)
-    show(
-        result,
-        as_json=arguments.json,
-        text=f"{result.mlx_path}: {result.source_bytes / 1e6:.1f} → {result.bytes / 1e6:.1f} MB, "
-        f"{result.bits_per_weight} bits per weight",
-    )
+    show(result, as_json=arguments.json, text="\n".join([f"{result.mlx_path}: {result.summary}", *result.notes]))
     return 0

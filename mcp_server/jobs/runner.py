@@ -40,6 +40,8 @@ GRACE_SECONDS = 120.0  # a checkpoint of a large model takes a while to write
 WORKERS = {
     "train": "mcp_server.workers.train",
     "convert": "mcp_server.workers.convert",
+    "fuse": "mcp_server.workers.fuse",
+    "generate": "mcp_server.workers.generate",
     "benchmark": "mcp_server.workers.benchmark",
     "probe": "mcp_server.workers.probe",
     "environment": "mcp_server.workers.environment",

@@ -82,6 +82,7 @@ def start(
         world=world,
         options=options.model_dump(mode="json"),
     )
+    sweep()
     folder: JobFolder | None = None
     try:
         if if_busy == "refuse" and kind not in store.SKIPS_LINE and (busy := holder_text()):
@@ -150,6 +151,13 @@ def holder_text() -> str | None:
         return f"job {holder.get('job_id', '(starting)')} is running"
     waiting = queue.waiting()
     return f"job {waiting[0]} is about to run" if waiting else None
+
+
+def sweep() -> None:
+    """Record the end of every job that died without a word, which removes what it left half made."""
+    for folder in store.all_folders():
+        with contextlib.suppress(JobError):  # one damaged folder must not keep others from starting
+            reconcile(folder)
 
 
 def reconcile(folder: JobFolder) -> JobState:

@@ -17,7 +17,7 @@ from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.world import World
 
-Kind = Literal["train", "convert", "benchmark", "probe", "environment"]
+Kind = Literal["train", "convert", "fuse", "generate", "benchmark", "probe", "environment"]
 # Jobs that use neither the GPU nor much memory: they neither wait in line for the machine nor hold it.
 SKIPS_LINE: frozenset[Kind] = frozenset({"environment"})
 Status = Literal["queued", "working", "completed", "failed", "cancelled", "paused", "lost"]

@@ -27,7 +27,8 @@ def locate(model: str) -> Path | None:
     looks_local = model.startswith((".", "/", "~")) or not _HUB_ID.fullmatch(model)
     if not looks_local:
         cached = _cached_snapshot(model)
-        if cached is not None:
+        # A download that was cut short goes on in the job; offline it is given to ``check``, which says what is missing.
+        if cached is not None and (_offline() or not missing_files(cached)):
             return cached
         # "models/my-model" has the form of a Hub id; a folder of that first name in the project says it was meant as a path.
         looks_local = (settings.project() / model.split("/")[0]).is_dir()
@@ -36,12 +37,16 @@ def locate(model: str) -> Path | None:
             f"model {model!r} does not exist ({path}); give a folder with config.json and *.safetensors, "
             "or a Hub id such as 'mlx-community/Qwen2.5-3B-Instruct-4bit'"
         )
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+    if _offline():
         raise ModelError(
             f"model {model!r} is neither a folder nor in the Hugging Face cache, and HF_HUB_OFFLINE is set; "
             "give a model's folder, or unset HF_HUB_OFFLINE to download it"
         )
     return None
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
 
 
 def _cached_snapshot(model: str) -> Path | None:
@@ -71,9 +76,32 @@ def check(path: Path) -> dict[str, Any]:
         raise ModelError(f"model {path} has no *.safetensors weights (found {found}){hint}")
     if not any((path / name).exists() for name in _TOKENIZER_FILES):
         raise ModelError(f"model {path} has no tokenizer files (tokenizer.json); copy them from the original model")
+    missing = missing_files(path)
+    if missing:
+        shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        raise ModelError(
+            f"model {path} is incomplete: its index names weights in {shown}, which are not there; "
+            "go online and download it again"
+        )
     for file in weight_files(path):
         tensors(file)
     return config
+
+
+def missing_files(path: Path) -> list[str]:
+    """The files that the index of a model in several files names and that are not there (a download that was cut short).
+
+    An index left over from before the files were merged names tensors that are found elsewhere; that is no loss.
+    """
+    try:
+        index: dict[str, str] = json.loads((path / "model.safetensors.index.json").read_bytes())["weight_map"]
+        absent = {name for name in set(index.values()) if not (path / name).exists()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    if not absent:
+        return []
+    present = {name for file in weight_files(path) if file.exists() for name in tensors(file)}
+    return sorted({file for name, file in index.items() if file in absent and name not in present})
 
 
 def read_config(path: Path) -> dict[str, Any]:

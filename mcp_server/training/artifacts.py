@@ -92,9 +92,9 @@ def _hashes(folder: Path) -> dict[str, str]:
     return found
 
 
-def command(options: BaseModel) -> str:
-    """The ``mlx-training train`` command with these options; those at their defaults are left out."""
-    words = ["mlx-training", "train"]
+def command(options: BaseModel, name: str = "train") -> str:
+    """The ``mlx-training`` command ``name`` with these options; those at their defaults are left out."""
+    words = ["mlx-training", name]
     for name, field in type(options).model_fields.items():
         value = getattr(options, name)
         if value == field.get_default(call_default_factory=True):

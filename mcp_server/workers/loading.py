@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+import mlx.core as mx
 import mlx.nn as nn
+from mlx.utils import tree_flatten
+from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load
 
 from mcp_server.errors import ModelError
+from mcp_server.models.folder import locate
 
 
-def load_model(model: str, adapter_path: str | None = None) -> tuple[nn.Module, Any]:
+def load_model(model: str, adapter_path: str | None = None, *, lazy: bool = False) -> tuple[nn.Module, Any]:
     """``mlx_lm.load``: model and tokenizer, remote code never run. Raises ModelError when it can't be loaded."""
+    loaded, tokenizer, _ = load_with_config(model, adapter_path, lazy=lazy)
+    return loaded, tokenizer
+
+
+def load_with_config(
+    model: str, adapter_path: str | None = None, *, lazy: bool = False
+) -> tuple[nn.Module, Any, dict[str, Any]]:
+    """``load_model``, and the model's configuration."""
     try:
-        loaded = load(model, adapter_path=adapter_path)
+        loaded: Any = load(model, adapter_path=adapter_path, lazy=lazy, return_config=True)
     except Exception as error:
         # mlx-lm and huggingface_hub raise a dozen types here; all mean that this model can't be used.
         what = f"adapter {adapter_path} on {model}" if adapter_path else f"model {model}"
@@ -21,4 +33,53 @@ def load_model(model: str, adapter_path: str | None = None) -> tuple[nn.Module, 
         raise ModelError(
             f"{what} could not be loaded: {type(error).__name__}: {text}; check the path, id and network"
         ) from error
-    return loaded[0], loaded[1]
+    return loaded[0], loaded[1], loaded[2]
+
+
+def apply_adapter(model: nn.Module, adapter_path: str) -> None:
+    """Put an adapter onto a loaded base. Raises ModelError when it is another model's, or holds NaN."""
+    try:
+        load_adapters(model, adapter_path)
+        model.eval()
+        bad = not_finite(model)
+    except Exception as error:
+        # KeyError, TypeError, ValueError and more, by what of its configuration does not fit.
+        text = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"adapter {adapter_path} does not fit this model: {text}; use the model it was trained on"
+        ) from error
+    if bad:
+        raise ModelError(
+            f"adapter {adapter_path} holds NaN or infinity ({bad[0]}): its training diverged; "
+            "take an earlier checkpoint or train again"
+        )
+
+
+def other_base(adapter_config: dict[str, Any], model: str) -> list[str]:
+    """A note when the adapter says that it was trained on another base: one of the same shapes fits and means nothing."""
+    trained_on = str(adapter_config.get("model") or "")
+    same = not trained_on or _folder_of(trained_on) == _folder_of(model)
+    return [] if same else [f"the adapter was trained on {trained_on}, not on this base"]
+
+
+def _folder_of(model: str) -> str:
+    """The model's folder where it is on this machine, links followed; else as it was given."""
+    try:
+        found = locate(model)
+    except ModelError:
+        found = None
+    return str(found.resolve()) if found is not None else model
+
+
+def weights_of(model: nn.Module) -> dict[str, mx.array]:
+    """All parameters by their path."""
+    return dict(cast(list[tuple[str, mx.array]], tree_flatten(model.parameters())))
+
+
+def not_finite(model: nn.Module) -> list[str]:
+    """The parameters that hold NaN or infinity."""
+    found: list[str] = []
+    for name, value in weights_of(model).items():
+        if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item():
+            found.append(name)
+    return found

@@ -13,6 +13,7 @@ import pytest
 
 from mcp_server.cli import main
 from tests.helpers import folder, status, wait_until
+from tests.random_adapters import make_adapter
 
 TRAIN = (
     "--model model --data data --adapter-path adapters/cli --iters 6 --num-layers 1 --batch-size 2 --val-batches 1"
@@ -46,6 +47,22 @@ def test_whole_main_job_on_the_command_line(project: Path, capsys: pytest.Captur
     report = cli_json(capsys, "benchmark", "--model", "model", "--adapter-path", "adapters/cli", "--data", "data")
     assert report["rows"] == 40
     assert report["comparison"]["verdict"] in ("better", "worse", "no evidence")
+
+
+@pytest.mark.integration
+def test_convert_fuse_and_generate_on_the_command_line(project: Path, capsys: pytest.CaptureFixture[str]):
+    converted = cli_json(capsys, "convert", "--model", "model", "--mlx-path", "q4", "--eval-data", "data")
+    assert "perplexity" in converted["summary"]
+    make_adapter(project / "adapter", project / "q4")
+    said = cli_json(capsys, "generate", "--adapter-path", "adapter", "--prompt", "How much is the lamp?", "--compare")
+    assert said["base"]["text"]
+    assert said["adapter"]["tokens"] > 0
+    fused = cli_json(capsys, "fuse", "--adapter-path", "adapter", "--dequantize")
+    assert Path(fused["save_path"]) == project / "models/adapter-fused"
+    assert cli("fuse", "--adapter-path", "adapter", "--dequantize") == 1
+    assert "never overwritten" in capsys.readouterr().err
+    assert cli("generate", "--model", "models/adapter-fused", "--prompt", "How much is the lamp?") == 0
+    assert capsys.readouterr().out.strip() == said["adapter"]["text"].strip()
 
 
 @pytest.mark.integration
