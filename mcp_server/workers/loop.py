@@ -79,6 +79,7 @@ class TrainingLoop(TrainingCallback):
         self._train_set = train_set
         self.validation = Validation(valid_set, options, options.val_batches) if valid_set is not None else None
         self._reporter = reporter
+        self.rows = {"train": len(train_set)} | ({} if valid_set is None else {"valid": len(valid_set)})
         self.order = make_order(train_set, options, self._parts)
         self._watch = Watch()
         self._window = Window()
@@ -87,7 +88,7 @@ class TrainingLoop(TrainingCallback):
         self._learning_rate = float("nan")
         self._swap_at_start = psutil.swap_memory().used
         self._validations_without_gain = 0
-        self._data_digest = data_digest(Path(options.data))
+        self.data_digest = data_digest(Path(options.data))
         self.step = 0
         self.stopped = False
         self.stopped_early = False
@@ -285,7 +286,7 @@ class TrainingLoop(TrainingCallback):
             "best_val_step": self.best_val_step,
             "validations_without_gain": self._validations_without_gain,
             "options": self._options.model_dump(mode="json"),
-            "data_digest": self._data_digest,
+            "data_digest": self.data_digest,
         }
         if not checkpoints.finite(self._model):
             raise NotFiniteError(f"the weights hold NaN or infinity at step {self.step}")
