@@ -13,7 +13,7 @@ from mcp_server.training.history import Points, thin
 MOST_POINTS = 500  # per line: two for each pixel and a half of the widest chart
 _MOST_LINKS = 12  # a line with fewer points shows each as a dot
 _WIDE, _NARROW = 760, 360
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 26, 26
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 14, 14, 26
 
 
 @dataclass(frozen=True)
@@ -40,19 +40,20 @@ def chart(
     *,
     label: str,
     log: bool = False,
+    zero: bool = False,
     marks: Sequence[Mark] = (),
-    height: int = 260,
+    height: int = 250,
     form: Callable[[float], str] | None = None,
 ) -> Html:
     """The lines over their steps, with a legend, for wide and for narrow windows; the style sheet shows one of them.
 
-    ``log``: a logarithmic axis, where all values are positive. ``form`` writes the values of the axis.
+    ``log``: a logarithmic axis, where all values are positive; ``zero``: one that begins at zero. ``form`` writes the values of the axis.
     """
     lines = [Line(line.name, thin(line.points, MOST_POINTS), line.style) for line in lines if line.points]
     if not lines:
         return Html(f'<p class="empty">{escape(label)}: no data yet</p>')
     drawings = "".join(
-        _Drawing(lines, label, log, marks, width, height, form or _short).svg(name)
+        _Drawing(lines, label, marks, (width, height), log=log, zero=zero, form=form or _short).svg(name)
         for width, name in ((_WIDE, "wide"), (_NARROW, "narrow"))
     )
     return Html(f"<figure>{_legend(lines, label, marks)}{drawings}</figure>")
@@ -75,7 +76,8 @@ def sparkline(points: Points, *, log: bool = True) -> Html:
 
 
 def _legend(lines: Sequence[Line], label: str, marks: Sequence[Mark]) -> str:
-    items = [f'<span class="key {line.style}">{escape(line.name)}</span>' for line in lines]
+    named = lines if len(lines) > 1 else []
+    items = [f'<span class="key {line.style}">{escape(line.name)}</span>' for line in named]
     styles = {mark.style for mark in marks}
     items += [f'<span class="key {style}">{name}</span>' for style, name in _MARK_NAMES if style in styles]
     return f'<figcaption><b>{escape(label)}</b> {" ".join(items)}</figcaption>'
@@ -91,18 +93,21 @@ class _Drawing:
         self,
         lines: Sequence[Line],
         label: str,
-        log: bool,
         marks: Sequence[Mark],
-        width: int,
-        height: int,
+        size: tuple[int, int],
+        *,
+        log: bool,
+        zero: bool,
         form: Callable[[float], str],
     ) -> None:
         self._lines, self._label, self._marks, self._form = lines, label, marks, form
-        self._width, self._height = width, height
+        self._width, self._height = size
         ys = [y for line in lines for _, y in line.points]
         self._log = log and min(ys) > 0
         self._left, self._right = _span([x for line in lines for x, _ in line.points])
-        self._low, self._high = _span([self._scaled(y) for y in ys], margin=0.05)
+        self._low, self._high = _span([self._scaled(y) for y in ys] + ([0.0] if zero else []), margin=0.05)
+        if zero and min(ys) >= 0:
+            self._low = 0.0
 
     def _scaled(self, y: float) -> float:
         return math.log10(y) if self._log else y
@@ -140,7 +145,7 @@ class _Drawing:
             parts.append(f'<text x="{x:.1f}" y="{self._height - 8}" text-anchor="{anchor}">{step:,.0f}</text>')
             parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
         parts.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-        parts.append(f'<text x="{_LEFT}" y="{_TOP - 12}" class="unit">step →</text>')
+        parts.append(f'<text x="{_LEFT - 12}" y="{self._height - 8}" text-anchor="end">step</text>')
         return parts
 
     def _value_ticks(self) -> list[float]:
@@ -182,7 +187,7 @@ class _Drawing:
                 continue
             y = self._y(mark.value)
             anchor, shift = ("end", -9) if x > self._width / 2 else ("start", 9)
-            above = y - 10 if y > _TOP + 24 else y + 20
+            above = y - 10 if y > _TOP + 16 else y + 20
             parts.append(
                 f'<g class="{mark.style}"><circle cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
                 f'<text x="{x + shift:.1f}" y="{above:.1f}" text-anchor="{anchor}">{escape(mark.text)}</text>{title}</g>'
