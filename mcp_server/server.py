@@ -14,7 +14,7 @@ from mcp.server.mcpserver import MCPServer  # noqa: E402
 from mcp_server import __version__  # noqa: E402
 from mcp_server.prompts import add_prompts  # noqa: E402
 from mcp_server.resources import add_resources  # noqa: E402
-from mcp_server.tools import datasets, jobs, models, planning, platform, training  # noqa: E402
+from mcp_server.tools import adapters, datasets, jobs, models, planning, platform, training  # noqa: E402
 
 INSTRUCTIONS = (
     "Fine-tunes language models on this Mac with MLX. Order: check_platform, inspect_dataset, plan_training, "
@@ -29,7 +29,7 @@ def build_server() -> MCPServer:
         title="MLX training",
         version=__version__,
         instructions=INSTRUCTIONS,
-        tools=[*platform.TOOLS, *planning.TOOLS, *datasets.TOOLS, *models.TOOLS, *training.TOOLS, *jobs.TOOLS],
+        tools=[*platform.TOOLS, *planning.TOOLS, *datasets.TOOLS, *models.TOOLS, *training.TOOLS, *jobs.TOOLS, *adapters.TOOLS],
         log_level="WARNING",
     )
     add_resources(server)

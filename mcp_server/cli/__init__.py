@@ -23,13 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from mcp_server.cli import datasets, demo, guard, jobs, models, planning, platform, train
+    from mcp_server.cli import adapters, datasets, demo, guard, jobs, models, planning, platform, report, train, watch
 
     parser = argparse.ArgumentParser(
         prog="mlx-training", description="Fine-tune language models on Apple Silicon with MLX."
     )
     parser.add_argument("--version", action="version", version=f"mlx-training {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (demo, platform, planning, datasets, models, train, jobs, guard):
+    for module in (demo, platform, planning, datasets, models, train, jobs, watch, adapters, report, guard):
         module.add_commands(commands)
     return parser

@@ -104,7 +104,9 @@ class _Drawing:
         self._width, self._height = size
         ys = [y for line in lines for _, y in line.points]
         self._log = log and min(ys) > 0
-        self._left, self._right = _span([x for line in lines for x, _ in line.points])
+        self._left, self._right = _span(
+            [x for line in lines for x, _ in line.points] + [mark.step for mark in marks]
+        )
         self._low, self._high = _span([self._scaled(y) for y in ys] + ([0.0] if zero else []), margin=0.05)
         if zero and min(ys) >= 0:
             self._low = 0.0
@@ -175,7 +177,7 @@ class _Drawing:
     def _drawn_marks(self, *, behind: bool) -> list[str]:
         parts: list[str] = []
         for mark in self._marks:
-            if (mark.style == "alert") != behind or not self._left <= mark.step <= self._right:
+            if (mark.style == "alert") != behind:
                 continue
             x, title = self._x(mark.step), f"<title>{escape(mark.text)}</title>"
             if mark.value is None:

@@ -101,7 +101,8 @@ def text_plot(curves: Sequence[Points], *, width: int, height: int) -> list[Plot
         (label, [(chr(0x2800 + dots), number) for dots, number in cells])
         for label, cells in zip(margin, grid, strict=True)
     ]
-    ends = f"{left:<{width // 2}g}{right:>{width - width // 2}g}"
+    first, last = f"{left:,.0f}", f"{right:,.0f}"
+    ends = first + last.rjust(width - len(first))
     rows.append((" " * 10 + "└", [("─" * width, None)]))
     rows.append((" " * 11, [(ends, None)]))
     return rows
