@@ -29,7 +29,15 @@ def build_server() -> MCPServer:
         title="MLX training",
         version=__version__,
         instructions=INSTRUCTIONS,
-        tools=[*platform.TOOLS, *planning.TOOLS, *datasets.TOOLS, *models.TOOLS, *training.TOOLS, *jobs.TOOLS, *adapters.TOOLS],
+        tools=[
+            *platform.TOOLS,
+            *planning.TOOLS,
+            *datasets.TOOLS,
+            *models.TOOLS,
+            *training.TOOLS,
+            *jobs.TOOLS,
+            *adapters.TOOLS,
+        ],
         log_level="WARNING",
     )
     add_resources(server)

@@ -52,9 +52,7 @@ def compare(one: Described, other: Described) -> AdapterComparison:
             if (pair := (getattr(first, name), getattr(second, name)))[0] != pair[1]
         },
         results={
-            name: pair
-            for name in _RESULTS
-            if (pair := (getattr(first, name), getattr(second, name))) != (None, None)
+            name: pair for name in _RESULTS if (pair := (getattr(first, name), getattr(second, name))) != (None, None)
         },
         benchmark=_benchmarks(first, second),
         curves=_curves(first, second),

@@ -17,7 +17,16 @@ from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions
 
 # What says little about how a run was made, or is said elsewhere.
-_APART = {"model", "data", "adapter_path", "steps_per_report", "save_every", "save_total_limit", "report_to", "project_name"}
+_APART = {
+    "model",
+    "data",
+    "adapter_path",
+    "steps_per_report",
+    "save_every",
+    "save_total_limit",
+    "report_to",
+    "project_name",
+}
 
 
 class BenchmarkSeen(BaseModel):
@@ -72,7 +81,7 @@ def describe(folder: Path, benchmarks: list[PastBenchmark]) -> Described:
     record = read_json(folder / artifacts.PROVENANCE) or {}
     config = record.get("options") or read_json(folder / CONFIG) or {}
     training = _training(config)
-    data: dict[str, Any] = record.get("data") if isinstance(record.get("data"), dict) else {}
+    data: dict[str, Any] = record.get("data") or {}
     files: dict[str, Any] = data.get("files") or {}
     adapter = Adapter(
         path=shown(folder),
@@ -87,12 +96,16 @@ def describe(folder: Path, benchmarks: list[PastBenchmark]) -> Described:
         benchmark=_benchmark(benchmarks, _text(data.get("path"))),
         **_results(record.get("results") or {}),
     )
-    return Described(adapter=adapter, training=training, group=_group(adapter, files, training), written=weights.st_mtime)
+    return Described(
+        adapter=adapter, training=training, group=_group(adapter, files, training), written=weights.st_mtime
+    )
 
 
 def _training(config: dict[str, Any]) -> TrainingOptions | None:
     """The options of the run; of mlx-lm's own configuration what both know."""
-    known = {name: value for name, value in config.items() if name in TrainingOptions.model_fields and value is not None}
+    known = {
+        name: value for name, value in config.items() if name in TrainingOptions.model_fields and value is not None
+    }
     try:
         return TrainingOptions.model_validate(known)
     except ValidationError:

@@ -21,7 +21,7 @@ from mcp_server.jobs import index, lock, service, store
 from mcp_server.jobs.service import JobView
 from mcp_server.jobs.store import JobFolder
 from mcp_server.training.curve import text_plot
-from mcp_server.training.history import History, read_history, smooth
+from mcp_server.training.history import LIVE_BYTES, History, read_history, smooth
 from mcp_server.training.log import duration
 
 _SECONDS = 1.0
@@ -31,7 +31,9 @@ _SHOWN_ALERTS = 4
 
 
 def add_commands(commands: Any) -> None:
-    watch = commands.add_parser("watch", help="one job live: curve, speed, memory, time left, alerts; Ctrl-C leaves it alone")
+    watch = commands.add_parser(
+        "watch", help="one job live: curve, speed, memory, time left, alerts; Ctrl-C leaves it alone"
+    )
     watch.add_argument("job_id", nargs="?", help="default: the job that runs now, else the newest")
     watch.add_argument("--once", action="store_true", help="print it as it is now and return")
     watch.set_defaults(run=_watch)
@@ -74,11 +76,11 @@ def _present_job() -> str:
 def frame(folder: JobFolder, width: int, view: JobView | None = None) -> RenderableType:
     """The job as it is now, for a terminal of ``width`` columns."""
     view = view or service.view(folder)
-    history = read_history(folder.metrics)
+    history = read_history(folder.metrics, LIVE_BYTES)
     parts: list[RenderableType] = [_head(view), _progress(view, history, width)]
     if view.kind == "train":
         parts += [Text(), _plot(history, width), _legend(history)]
-    parts += [Text(), _figures(view, history), *_alerts(history, width), *_end(view)]
+    parts += [Text(), _figures(view, history), *_alerts(history), *_end(view)]
     return Group(*parts)
 
 
@@ -144,7 +146,7 @@ def _figures(view: JobView, history: History) -> RenderableType:
     return table
 
 
-def _alerts(history: History, width: int) -> list[Text]:
+def _alerts(history: History) -> list[Text]:
     shown = [
         Text(redact(f"! {alert.message}"), style="red" if alert.level == "error" else "yellow", overflow="fold")
         for alert in history.alerts[-_SHOWN_ALERTS:]

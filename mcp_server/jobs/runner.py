@@ -247,7 +247,6 @@ class Runner:
         while not self._record(final) and self._folder.path.is_dir() and time.monotonic() < deadline:
             time.sleep(1.0)
 
-
     def _report(self, final: JobState) -> None:
         """The job's page, before the end is recorded: whoever sees the end finds it. Its failure never changes the end."""
         try:

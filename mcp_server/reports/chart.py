@@ -47,7 +47,8 @@ def chart(
 ) -> Html:
     """The lines over their steps, with a legend, for wide and for narrow windows; the style sheet shows one of them.
 
-    ``log``: a logarithmic axis, where all values are positive; ``zero``: one that begins at zero. ``form`` writes the values of the axis.
+    ``log``: a logarithmic axis, where all values are positive; ``zero``: one that begins at
+    zero. ``form`` writes the values of the axis.
     """
     lines = [Line(line.name, thin(line.points, MOST_POINTS), line.style) for line in lines if line.points]
     if not lines:
@@ -80,7 +81,7 @@ def _legend(lines: Sequence[Line], label: str, marks: Sequence[Mark]) -> str:
     items = [f'<span class="key {line.style}">{escape(line.name)}</span>' for line in named]
     styles = {mark.style for mark in marks}
     items += [f'<span class="key {style}">{name}</span>' for style, name in _MARK_NAMES if style in styles]
-    return f'<figcaption><b>{escape(label)}</b> {" ".join(items)}</figcaption>'
+    return f"<figcaption><b>{escape(label)}</b> {' '.join(items)}</figcaption>"
 
 
 _MARK_NAMES = (("best", "best checkpoint"), ("alert", "alert"))
@@ -104,9 +105,7 @@ class _Drawing:
         self._width, self._height = size
         ys = [y for line in lines for _, y in line.points]
         self._log = log and min(ys) > 0
-        self._left, self._right = _span(
-            [x for line in lines for x, _ in line.points] + [mark.step for mark in marks]
-        )
+        self._left, self._right = _span([x for line in lines for x, _ in line.points] + [mark.step for mark in marks])
         self._low, self._high = _span([self._scaled(y) for y in ys] + ([0.0] if zero else []), margin=0.05)
         if zero and min(ys) >= 0:
             self._low = 0.0
@@ -123,8 +122,7 @@ class _Drawing:
 
     def svg(self, name: str) -> str:
         parts = [*self._axes(), *self._drawn_marks(behind=True)]
-        for line in self._lines:
-            parts.append(self._line(line))
+        parts += [self._line(line) for line in self._lines]
         parts += self._drawn_marks(behind=False)
         return (
             f'<svg class="{name}" viewBox="0 0 {self._width} {self._height}" role="img" '
@@ -160,7 +158,7 @@ class _Drawing:
             if self._low <= math.log10(digit) + power <= self._high
         ]
         # Less than an octave: the logarithm is nearly straight, plain numbers tell more.
-        return found if len(found) > 1 else ticks(10**self._low, 10**self._high, 4)
+        return found if len(found) > 1 else ticks(10**self._low, 10**self._high, 7)
 
     def _line(self, line: Line) -> str:
         places = [(self._x(x), self._y(y)) for x, y in line.points]

@@ -18,10 +18,14 @@ from mcp_server.jobs.files import read_json
 from mcp_server.jobs.service import JobView
 from mcp_server.jobs.store import JobFolder, JobSpec, JobState
 from mcp_server.training import artifacts
-from mcp_server.training.history import History, read_history
+from mcp_server.training.history import READ_BYTES, History, read_history
 from mcp_server.training.options import TrainingOptions
 
-_OPTIONS: dict[str, type[BaseModel]] = {"train": TrainingOptions, "benchmark": BenchmarkOptions, "convert": ConvertOptions}
+_OPTIONS: dict[str, type[BaseModel]] = {
+    "train": TrainingOptions,
+    "benchmark": BenchmarkOptions,
+    "convert": ConvertOptions,
+}
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,9 @@ class JobFacts:
         return end - self.view.started if end is not None else None
 
 
-def collect(folder: JobFolder, final: JobState | None = None) -> JobFacts:
-    """The facts of the job. ``final``: its end, for the runner that is about to record it. Raises JobError without a spec."""
+def collect(folder: JobFolder, final: JobState | None = None, *, limit: int = READ_BYTES) -> JobFacts:
+    """The facts of the job, from at most ``limit`` bytes of its log. ``final``: its end, for the runner that is about to
+    record it. Raises JobError without a spec."""
     spec, view = folder.spec(), service.view(folder)
     if final is not None:
         view = view.model_copy(
@@ -71,7 +76,7 @@ def collect(folder: JobFolder, final: JobState | None = None) -> JobFacts:
     return JobFacts(
         view=view,
         spec=spec,
-        history=read_history(folder.metrics),
+        history=read_history(folder.metrics, limit),
         options=_options(spec),
         result=result,
         provenance=_provenance(spec),

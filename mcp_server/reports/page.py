@@ -87,7 +87,9 @@ def _cards(facts: JobFacts) -> Html:
         cards.append(("best validation loss", f"{loss:.4g}", f"at step {step:,}{start}"))
     if facts.benchmarks and (measured := facts.benchmarks[0].report) is not None and measured.comparison is not None:
         compared = measured.comparison
-        cards.append(("benchmark", badge(compared.verdict), f"loss {compared.loss_difference:+.4g} on {measured.rows} rows"))
+        cards.append(
+            ("benchmark", badge(compared.verdict), f"loss {compared.loss_difference:+.4g} on {measured.rows} rows")
+        )
     speeds = sorted(value for _, value in history.speed[1:] or history.speed)
     if speeds:
         cards.append(("speed", f"{speeds[len(speeds) // 2]:,.0f} tokens/s", "median of the reports"))
@@ -109,7 +111,9 @@ def _curves(facts: JobFacts) -> Html:
         return Html("")
     parts: list[Any] = [element("h2", "Curves")]
     if history.sampled:
-        parts.append(element("p", "The log is long: the curves are drawn from evenly spaced samples of it.", style="muted"))
+        parts.append(
+            element("p", "The log is long: the curves are drawn from evenly spaced samples of it.", style="muted")
+        )
     parts.append(chart(loss_lines(history), label="loss, nats per token", log=True, marks=_marks(history)))
     if history.not_finite:
         parts.append(element("p", f"The loss was not finite at step {history.not_finite[0]:,}.", style="bad error"))
@@ -138,7 +142,11 @@ def loss_lines(history: History) -> list[Line]:
     noisy = len(history.train) > _NOISY
     lines = [Line("each report", history.train, "faint")] if noisy else []
     mean = smooth(history.train) if noisy else history.train
-    return [*lines, Line("training" + (", running mean" if noisy else ""), mean, "train"), Line("validation", history.val, "val")]
+    return [
+        *lines,
+        Line("training" + (", running mean" if noisy else ""), mean, "train"),
+        Line("validation", history.val, "val"),
+    ]
 
 
 def _marks(history: History) -> list[Mark]:
@@ -174,7 +182,9 @@ def _benchmark(facts: JobFacts) -> Html:
     parts: list[Any] = [
         element("h2", "Benchmark against the base"),
         _comparison(measured),
-        element("p", f"{newest.job_id} · test set {newest.data}, {measured.tokens:,} answer tokens", style="muted small"),
+        element(
+            "p", f"{newest.job_id} · test set {newest.data}, {measured.tokens:,} answer tokens", style="muted small"
+        ),
     ]
     if older:
         lines = [element("li", f"{clock(other.created)}, {other.job_id}: {text.summary}") for other, text in older]
@@ -204,7 +214,9 @@ def _samples(facts: JobFacts) -> Html:
     if not found or found[0].report is None:
         return Html("")
     blocks = [
-        element("div", *(_sample_part(name, value) for name, value in _fields(sample) if value is not None), style="sample")
+        element(
+            "div", *(_sample_part(name, value) for name, value in _fields(sample) if value is not None), style="sample"
+        )
         for sample in found[0].report.samples
     ]
     return join([element("h2", "Samples of the test set"), *blocks])
@@ -227,7 +239,11 @@ def _data(facts: JobFacts) -> Html:
     files: dict[str, Any] = recorded.get("files") or {}
     names = list(dict.fromkeys([*rows_of, *(name.removesuffix(".jsonl") for name in files)]))
     rows = [
-        (name, f"{rows_of[name]:,}" if name in rows_of else "not read", element("code", files.get(f"{name}.jsonl", "–")))
+        (
+            name,
+            f"{rows_of[name]:,}" if name in rows_of else "not read",
+            element("code", files.get(f"{name}.jsonl", "–")),
+        )
         for name in names
     ]
     parts: list[Any] = [element("h2", "Data"), element("p", element("code", facts.spec.options.get("data")))]

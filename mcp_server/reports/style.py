@@ -32,7 +32,11 @@ pre { background: var(--card); border: 1px solid var(--rule); border-radius: 6px
 th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--rule); }
 thead th { color: var(--muted); font-weight: 500; } tbody th { font-weight: 500; } td { font-variant-numeric: tabular-nums; }
 table.config tbody th { width: 15rem; font: .95em ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace; }
-table.config td { overflow-wrap: anywhere; } table.jobs td { white-space: nowrap; } table.jobs th { min-width: 11rem; }
+table.config td { overflow-wrap: anywhere; }
+ul.jobs { list-style: none; margin: 1rem 0; padding: 0; font-size: .92rem; font-variant-numeric: tabular-nums; }
+ul.jobs li { display: grid; grid-template-columns: minmax(0, 1fr) 6.5rem 7.5rem 4.5rem 100px 8rem; gap: .2rem 1rem;
+  align-items: center; padding: .55rem 0; border-top: 1px solid var(--rule); }
+ul.jobs a { font-weight: 600; overflow-wrap: anywhere; } progress { width: 100%; height: .35rem; accent-color: var(--train); }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--muted); }
 .sample { border: 1px solid var(--rule); border-radius: 8px; padding: .4rem .75rem; margin: .6rem 0; display: grid;
   grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); gap: .2rem .75rem; }
@@ -41,13 +45,15 @@ figure { margin: 1rem 0; } figcaption { font-size: .88rem; } figcaption b { marg
 .key { margin-right: .9rem; white-space: nowrap; color: var(--muted); }
 .key::before { content: ""; display: inline-block; width: .8rem; height: .2rem; margin-right: .35rem; vertical-align: middle;
   background: currentColor; border-radius: 2px; }
-.key.faint::before { background: var(--train); opacity: .35; } .key.train::before { background: var(--train); } .key.val::before { background: var(--val); }
+.key.faint::before { background: var(--train); opacity: .35; }
+.key.train::before { background: var(--train); } .key.val::before { background: var(--val); }
 .key.rate::before { background: var(--rate); } .key.third::before { background: var(--third); }
 .key.alert::before { background: var(--bad); width: .2rem; height: .8rem; }
 .key.best::before { background: none; border: 2px solid var(--val); width: .75rem; height: .75rem; border-radius: 50%; }
 svg { display: block; width: 100%; height: auto; } svg.spark { width: 100px; height: 24px; } svg.narrow { display: none; }
 @media (max-width: 36rem) { svg.wide { display: none; } svg.narrow { display: block; } body { padding: 1rem .75rem 2rem; }
-  table.config tbody th { width: 10rem; } }
+  table.config tbody th { width: 10rem; } ul.jobs li { grid-template-columns: minmax(0, 1fr) auto; }
+  ul.jobs li > :nth-child(even) { text-align: right; justify-self: end; } }
 svg text { fill: var(--muted); font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
 svg .grid { stroke: var(--rule); stroke-width: 1; } svg .axis { stroke: var(--muted); stroke-width: 1; }
 polyline { fill: none; stroke-width: 1.7; stroke-linejoin: round; }

@@ -24,7 +24,9 @@ def summary(facts: JobFacts) -> str:
     view, options = facts.view, facts.options
     if facts.spec.kind == "benchmark":
         measured = facts.benchmarks[0].report if facts.benchmarks else None
-        text = measured.summary if measured else f"A benchmark of {view.adapter_path or facts.spec.options.get('model')}."
+        text = (
+            measured.summary if measured else f"A benchmark of {view.adapter_path or facts.spec.options.get('model')}."
+        )
     elif isinstance(options, TrainingOptions):
         text = _training(facts, options)
     else:

@@ -66,7 +66,9 @@ def _as_call_result(found: BaseModel | Illustrated[BaseModel]) -> CallToolResult
     pictures = found.pictures if isinstance(found, Illustrated) else []
     structured = result.model_dump(mode="json", exclude_none=True)
     text = TextContent(type="text", text=result.model_dump_json(exclude_none=True))
-    images = [ImageContent(type="image", data=base64.b64encode(png).decode(), mime_type="image/png") for png in pictures]
+    images = [
+        ImageContent(type="image", data=base64.b64encode(png).decode(), mime_type="image/png") for png in pictures
+    ]
     return CallToolResult(content=[text, *images], structured_content=structured)
 
 
@@ -101,8 +103,9 @@ def make_tool(
     idempotent: bool = False,
     open_world: bool = False,
 ) -> Tool:
-    """A tool named after ``function``: its first parameter's model is the input, its return type the output
-    (inside ``Illustrated`` where it may bring pictures), its docstring the description. ``async`` functions are given the request's context too."""
+    """A tool named after ``function``: its first parameter's model is the input, its return type
+    the output (inside ``Illustrated`` where it may bring pictures), its docstring the description. ``async`` functions are
+    given the request's context too."""
     hints = get_type_hints(function)
     first = next(iter(inspect.signature(function).parameters))
     options: type[BaseModel] = hints[first]

@@ -33,9 +33,7 @@ async def read_training_log(request: LogRequest, context: Context[Any, Any]) -> 
     validation, learning rate, best checkpoint, alerts), compare_with other runs over it."""
     news = await log.read_log(request, context.report_progress)
     seen = await anyio.to_thread.run_sync(
-        lambda: picture(
-            request.job_id, image=request.image, compare_with=request.compare_with, finished=news.finished
-        )
+        lambda: picture(request.job_id, image=request.image, compare_with=request.compare_with, finished=news.finished)
     )
     news = news.model_copy(update={"picture": seen.note, "sparkline": seen.sparkline})
     return Illustrated(news, [seen.png] if seen.png else [])

@@ -55,7 +55,9 @@ def sparkline(points: Points, width: int = 40) -> str:
     if not points:
         return ""
     size = max(len(points) / width, 1)
-    groups = [points[int(n * size) : max(int((n + 1) * size), int(n * size) + 1)] for n in range(min(width, len(points)))]
+    groups = [
+        points[int(n * size) : max(int((n + 1) * size), int(n * size) + 1)] for n in range(min(width, len(points)))
+    ]
     means = [math.fsum(y for _, y in group) / len(group) for group in groups if group]
     low, high = min(means), max(means)
     bars = "".join(_BARS[round((y - low) / ((high - low) or 1) * (len(_BARS) - 1))] for y in means)

@@ -16,6 +16,7 @@ from mcp_server.jobs.events import Event, read_since, without_repeats
 Points = list[tuple[float, float]]
 
 READ_BYTES = 8 * 1024 * 1024  # some 40,000 events; of a longer log, evenly spaced samples
+LIVE_BYTES = 1024 * 1024  # for what is read again every second or two beside a training
 # Curves: field of an event, by the event's type.
 _CURVES: dict[str, dict[str, str]] = {
     "train": {"loss": "train", "learning_rate": "learning_rate", "tokens_per_second": "speed"},
@@ -60,9 +61,9 @@ class History:
         return min((point for point in self.val if point[0] > 0), key=lambda point: point[1], default=None)
 
 
-def read_history(metrics: Path) -> History:
-    """The history in ``metrics`` (a job's ``metrics.jsonl``); empty when there is none."""
-    found = read_since(metrics, 0, READ_BYTES)
+def read_history(metrics: Path, limit: int = READ_BYTES) -> History:
+    """The history in ``metrics`` (a job's ``metrics.jsonl``) from at most ``limit`` bytes of it; empty when there is none."""
+    found = read_since(metrics, 0, limit)
     history = History(sampled=found.skipped_bytes > 0)
     for event in without_repeats(found.events):
         _take(history, event)

@@ -38,7 +38,8 @@ class LogRequest(BaseModel):
     )
     until: Until = Field(default="any", description="What to wait for; the end of the job always ends the wait")
     image: bool | None = Field(
-        default=None, description="The curves as a picture; default once the job has ended, since a picture costs tokens"
+        default=None,
+        description="The curves as a picture; default once the job has ended, since a picture costs tokens",
     )
     compare_with: list[str] = Field(
         default_factory=list, max_length=7, description="Job ids to draw over it in one picture"

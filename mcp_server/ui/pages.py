@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 from mcp_server.jobs import index, store
 from mcp_server.jobs.service import JobView
 from mcp_server.reports.chart import sparkline
 from mcp_server.reports.facts import collect
-from mcp_server.reports.markup import Html, element, join, table
+from mcp_server.reports.markup import Html, element, escape, join
 from mcp_server.reports.page import document, job
 from mcp_server.reports.words import badge, clock
-from mcp_server.training.history import Points, read_history
+from mcp_server.training.history import LIVE_BYTES, Points, read_history
 from mcp_server.training.log import duration
 
 _SHOWN_JOBS = 50
@@ -31,7 +32,7 @@ async function look() {
       note.hidden = true;
     } catch { note.hidden = false; }
   }
-  setTimeout(look, 2000);
+  setTimeout(look, box.querySelector(".working, .queued") ? 2000 : 10000);
 }
 setTimeout(look, 2000);
 """
@@ -39,8 +40,12 @@ setTimeout(look, 2000);
 
 def page(title: str, content: Html) -> str:
     """A page that keeps itself up to date."""
-    lost = element("p", "No answer from mlx-training ui: what you see is no longer live.", style="error", id="lost", hidden="")
-    return document(title, join([lost, element("main", content)]), policy=None, script=Html(f"<script>{SCRIPT}</script>"))
+    lost = element(
+        "p", "No answer from mlx-training ui: what you see is no longer live.", style="error", id="lost", hidden=""
+    )
+    return document(
+        title, join([lost, element("main", content)]), policy=None, script=Html(f"<script>{SCRIPT}</script>")
+    )
 
 
 class Jobs:
@@ -54,21 +59,30 @@ class Jobs:
         found = index.newest(_SHOWN_JOBS)
         title = element("h1", "mlx-training")
         if not found.jobs:
-            return join([title, element("p", "No jobs yet. Start one from Claude Code or with ", element("code", "mlx-training train"), ".")])
-        head = ("job", "status", "step", "loss", "", "time")
-        rows = table((self._row(view) for view in found.jobs), head=head, style="jobs")
-        return join([title, element("p", found.showing, ", newest first", style="muted small"), rows])
+            return join(
+                [
+                    title,
+                    element(
+                        "p",
+                        "No jobs yet. Start one from Claude Code or with ",
+                        element("code", "mlx-training train"),
+                        ".",
+                    ),
+                ]
+            )
+        rows = (element("li", *(element("div", cell) for cell in self._row(view))) for view in found.jobs)
+        showing = element("p", found.showing, ", newest first", style="muted small")
+        return join([title, showing, element("ul", *rows, style="jobs")])
 
     def _row(self, view: JobView) -> list[Html | str]:
         losses = self._losses(view)
         name = Path(view.adapter_path).name if view.adapter_path else view.kind
-        link = element("a", name, href=f"jobs/{view.job_id}")
-        step = f"{view.step:,} / {view.total:,}" if view.step is not None and view.total else ""
+        link = element("a", name, href=f"jobs/{quote(view.job_id)}")
         return [
             join([link, element("div", view.job_id, style="muted small")]),
             badge(view.status),
-            step,
-            f"{losses[-1][1]:.4g}" if losses else "",
+            _step(view),
+            element("span", f"{losses[-1][1]:.4g}" if losses else "", title="training loss"),
             sparkline(losses),
             _time(view),
         ]
@@ -79,10 +93,19 @@ class Jobs:
         known = self._ended.get(view.job_id)
         if known is not None and known[0] == view.ended:
             return known[1]
-        points = read_history(store.get(view.job_id).metrics).train
+        points = read_history(store.get(view.job_id).metrics, LIVE_BYTES).train
         if view.status in store.TERMINAL:
             self._ended[view.job_id] = view.ended, points
         return points
+
+
+def _step(view: JobView) -> Html:
+    if view.step is None or not view.total:
+        return Html("")
+    text = f"{view.step:,} / {view.total:,}"
+    if view.status != "working":
+        return escape(text)
+    return join([text, element("progress", value=view.step, max=view.total)])
 
 
 def _time(view: JobView) -> Html:
@@ -90,12 +113,12 @@ def _time(view: JobView) -> Html:
         return join([element("b", duration(view.seconds_left)), " left"])
     since = view.started or view.created
     took = f", {duration((view.ended or time.time()) - since)}" if view.started else ""
-    return element("span", clock(since) + took, style="muted")
+    return element("span", clock(since) + took, style="muted small")
 
 
 def job_content(job_id: str) -> Html:
     """One job. Raises JobError when there is none."""
     links = [element("a", "All jobs", href="../")]
-    links.append(element("a", "Report as a file", href=f"{job_id}/report", download=f"{job_id}.html"))
-    facts = collect(store.get(job_id))
+    links.append(element("a", "Report", href=f"{quote(job_id)}/report"))
+    facts = collect(store.get(job_id), limit=LIVE_BYTES)
     return join([element("p", join(links, " · "), style="small"), job(facts)])

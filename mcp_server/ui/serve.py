@@ -19,7 +19,7 @@ import anyio.to_thread
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -63,8 +63,8 @@ class Gatekeeper:
             refusal.headers.update(HEADERS)
             await refusal(scope, receive, send)
             return
-        prefix = scope["path"].split("/", 2)
-        await self._app({**scope, "path": f"/{prefix[2]}" if len(prefix) > 2 else "/"}, receive, send)
+        _, _, rest = scope["path"].split("/", 2)
+        await self._app({**scope, "path": f"/{rest}"}, receive, send)
 
     def _refusal(self, scope: Scope) -> Response | None:
         hosts = [value for name, value in scope["headers"] if name == b"host"]
@@ -75,6 +75,8 @@ class Gatekeeper:
         given = scope["path"].split("/", 2)[1].encode()
         if not hmac.compare_digest(given, self._token):
             return PlainTextResponse("open the address that `mlx-training ui` printed, with its token", 403)
+        if scope["path"].count("/") == 1:  # without its last stroke the links of the page would lead astray
+            return RedirectResponse(f"{scope['path']}/")
         return None
 
 
@@ -94,7 +96,7 @@ def application(token: str, port: int) -> ASGIApp:
         folder = store.get(request.path_params["job_id"])
         return HTMLResponse(report(await anyio.to_thread.run_sync(collect, folder)), headers=HEADERS)
 
-    async def refused(request: Request, error: Exception) -> Response:
+    async def refused(_: Request, error: Exception) -> Response:
         return PlainTextResponse(str(error), 404, HEADERS)
 
     app = Starlette(
@@ -113,7 +115,7 @@ def _answer(request: Request, title: str, content: Any) -> Response:
     return HTMLResponse(content if part else page(title, content), headers=HEADERS)
 
 
-async def _missing(request: Request, error: Exception) -> Response:
+async def _missing(_: Request, __: Exception) -> Response:
     return PlainTextResponse("there is no such page", 404, HEADERS)
 
 
@@ -129,7 +131,10 @@ def serve(port: int, *, open_browser: bool) -> int:
     port = listener.getsockname()[1]
     token = secrets.token_urlsafe(24)
     address = f"http://{HOST}:{port}/{token}/"
-    print(f"{address}\nonly this machine can open it, and only with this address; Ctrl-C ends it, the jobs go on", flush=True)
+    print(
+        f"{address}\nonly this machine can open it, and only with this address; Ctrl-C ends it, the jobs go on",
+        flush=True,
+    )
     if open_browser:
         webbrowser.open(address)
     # No access log: it would hold the token.
