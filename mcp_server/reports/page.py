@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mcp_server import __version__
+from mcp_server.datasets.secrets import redact_value
 from mcp_server.evaluation.past import PastBenchmark
 from mcp_server.evaluation.report import BenchmarkReport, Measured
 from mcp_server.reports.chart import Line, Mark, chart
@@ -265,10 +266,10 @@ def _configuration(facts: JobFacts) -> Html:
     if facts.lowered:
         parts.append(element("p", f"Lowered after an out-of-memory: {'; '.join(facts.lowered)}", style="warning"))
     if facts.options is not None:
-        every = facts.options.model_dump(mode="json")
+        every = redact_value(facts.options.model_dump(mode="json"))
         parts.append(element("details", element("summary", f"All {len(every)} options"), rows(every), id="options"))
     if facts.result and facts.spec.kind != "benchmark":
-        parts.append(element("details", element("summary", "Result as recorded"), rows(facts.result), id="result"))
+        parts.append(element("details", element("summary", "Result as recorded"), rows(redact_value(facts.result)), id="result"))
     if versions := facts.provenance.get("versions"):
         text = ", ".join(f"{name} {version}" for name, version in versions.items())
         parts.append(element("p", f"Versions: {text}", style="muted small"))
