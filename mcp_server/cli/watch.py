@@ -20,6 +20,7 @@ from mcp_server.errors import JobError
 from mcp_server.jobs import index, lock, service, store
 from mcp_server.jobs.service import JobView
 from mcp_server.jobs.store import JobFolder
+from mcp_server.reports.words import bytes_text
 from mcp_server.training.curve import text_plot
 from mcp_server.training.history import LIVE_BYTES, History, read_history, smooth
 from mcp_server.training.log import duration
@@ -135,8 +136,8 @@ def _figures(view: JobView, history: History) -> RenderableType:
     if history.speed:
         add("speed", f"{history.speed[-1][1]:,.0f} tokens/s")
     if history.active:
-        add("memory", f"{history.active[-1][1] / 1e9:.2f} GB, peak {history.peak[-1][1] / 1e9:.2f}")
-        add("free here", f"{history.available[-1][1] / 1e9:.1f} GB")
+        add("memory", f"{bytes_text(history.active[-1][1])}, peak {bytes_text(history.peak[-1][1])}")
+        add("free here", bytes_text(history.available[-1][1]))
     if history.learning_rate:
         add("rate", f"{history.learning_rate[-1][1]:.3g}")
     if view.started is not None:

@@ -269,7 +269,9 @@ def _configuration(facts: JobFacts) -> Html:
         every = redact_value(facts.options.model_dump(mode="json"))
         parts.append(element("details", element("summary", f"All {len(every)} options"), rows(every), id="options"))
     if facts.result and facts.spec.kind != "benchmark":
-        parts.append(element("details", element("summary", "Result as recorded"), rows(redact_value(facts.result)), id="result"))
+        parts.append(
+            element("details", element("summary", "Result as recorded"), rows(redact_value(facts.result)), id="result")
+        )
     if versions := facts.provenance.get("versions"):
         text = ", ".join(f"{name} {version}" for name, version in versions.items())
         parts.append(element("p", f"Versions: {text}", style="muted small"))

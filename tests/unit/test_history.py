@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_a_million_events_are_sampled_and_not_read_whole(tmp_path: Path, monkeyp
     assert history.sampled
     steps = [step for step, _ in history.train]
     assert (steps[0], steps[-1]) == (0, 999_999)
-    gaps = [later - earlier for earlier, later in zip(steps, steps[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(steps)]
     assert max(gaps) < 20_000, "evenly from start to end"
 
 
