@@ -14,6 +14,7 @@ from mcp_server.adapters.compare import AdapterComparison
 from mcp_server.adapters.describe import Adapter
 from mcp_server.adapters.listing import AdapterRequest, list_adapters
 from mcp_server.cli.options import add_json, show
+from mcp_server.cli.safe import safe
 
 
 def add_commands(commands: Any) -> None:
@@ -35,9 +36,9 @@ def _adapters(arguments: argparse.Namespace) -> int:
             compare=arguments.compare,
         )
     )
-    lines = [found.summary]
+    lines = [safe(found.summary)]
     if found.best is not None and found.best.command is not None:
-        lines += ["repeat it with", f"  {found.best.command}"]
+        lines += ["repeat it with", f"  {safe(found.best.command)}"]
     if not arguments.json:
         if found.comparison is not None:
             Console().print(_compared(found.comparison))
@@ -59,12 +60,14 @@ def _listed(adapters: list[Adapter]) -> Table:
         loss = "–" if adapter.val_loss is None else f"{adapter.val_loss:.4f}"
         rank = (adapter.rank or "").partition(" by ")[0]
         cells = (adapter.path, adapter.created[:10], loss, measured, steps, f"{adapter.size_mb:.1f}", rank)
-        table.add_row(*map(Text, cells))  # a folder's name may hold what rich takes for its own marks
+        table.add_row(
+            *(Text(safe(cell)) for cell in cells)
+        )  # a folder's name may hold what rich takes for its own marks
     return table
 
 
 def _compared(comparison: AdapterComparison) -> Table:
-    table = Table("", *map(escape, comparison.adapters), box=None)
+    table = Table("", *(escape(safe(path)) for path in comparison.adapters), box=None)
     for title, pairs in (
         ("data", comparison.data),
         ("options", comparison.options),
@@ -75,5 +78,5 @@ def _compared(comparison: AdapterComparison) -> Table:
             table.add_section()
             table.add_row(f"[bold]{title}[/bold]", "", "")
         for name, (first, second) in pairs.items():
-            table.add_row(name, *(Text("–" if value is None else str(value)) for value in (first, second)))
+            table.add_row(name, *(Text("–" if value is None else safe(str(value))) for value in (first, second)))
     return table

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from mcp_server import settings
 from mcp_server.cli.follow import exit_code
-from mcp_server.datasets.secrets import redact
+from mcp_server.cli.safe import safe
 from mcp_server.errors import JobError
 from mcp_server.jobs import index, lock, service, store
 from mcp_server.jobs.service import JobView
@@ -94,7 +94,7 @@ def _head(view: JobView) -> Text:
 def _progress(view: JobView, history: History, width: int) -> RenderableType:
     if view.step is None or not view.total:
         phase = history.phases[-1] if history.phases else "nothing reported yet"
-        return Text(view.why or phase, style="dim")
+        return Text(safe(view.why or phase), style="dim")
     left = f"about {duration(view.seconds_left)} left" if view.seconds_left is not None else ""
     row = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=view.total, completed=view.step, width=max(width - 50, 10))
@@ -149,7 +149,7 @@ def _figures(view: JobView, history: History) -> RenderableType:
 
 def _alerts(history: History) -> list[Text]:
     shown = [
-        Text(redact(f"! {alert.message}"), style="red" if alert.level == "error" else "yellow", overflow="fold")
+        Text(safe(f"! {alert.message}"), style="red" if alert.level == "error" else "yellow", overflow="fold")
         for alert in history.alerts[-_SHOWN_ALERTS:]
     ]
     more = len(history.alerts) - len(shown)
@@ -159,7 +159,7 @@ def _alerts(history: History) -> list[Text]:
 def _end(view: JobView) -> list[Text]:
     if view.status not in store.TERMINAL:
         return []
-    lines = [Text(redact(view.why), style=_STATUS.get(view.status, "yellow"))] if view.why else []
+    lines = [Text(safe(view.why), style=_STATUS.get(view.status, "yellow"))] if view.why else []
     if view.status == "completed" and view.kind == "train":
-        lines.append(Text(f"adapter: {view.adapter_path}"))
+        lines.append(Text(safe(f"adapter: {view.adapter_path}")))
     return lines

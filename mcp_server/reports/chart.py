@@ -103,7 +103,7 @@ class _Drawing:
     ) -> None:
         self._lines, self._label, self._marks, self._form = lines, label, marks, form
         self._width, self._height = size
-        ys = [y for line in lines for _, y in line.points]
+        ys = [y for line in lines for _, y in line.points] + [mark.value for mark in marks if mark.value is not None]
         self._log = log and min(ys) > 0
         self._left, self._right = _span([x for line in lines for x, _ in line.points] + [mark.step for mark in marks])
         self._low, self._high = _span([self._scaled(y) for y in ys] + ([0.0] if zero else []), margin=0.05)

@@ -56,11 +56,15 @@ class JobFacts:
 
     @property
     def seconds(self) -> float | None:
-        """From the start of its worker to its end, or to the last event."""
-        if self.view.started is None:
-            return None
-        end = self.view.ended
-        return end - self.view.started if end is not None else None
+        """From its start to its end, once it has ended."""
+        started, ended = self.view.started, self.view.ended
+        return ended - started if started is not None and ended is not None else None
+
+    @property
+    def best(self) -> tuple[float, float] | None:
+        """Step and loss of the best validation: as the job recorded it, since a long log is only sampled."""
+        step, loss = self.result.get("best_val_step"), self.result.get("best_val_loss")
+        return (step, loss) if step is not None and loss is not None else self.history.best
 
 
 def collect(folder: JobFolder, final: JobState | None = None, *, limit: int = READ_BYTES) -> JobFacts:
@@ -73,14 +77,15 @@ def collect(folder: JobFolder, final: JobState | None = None, *, limit: int = RE
         )
     outcome = folder.outcome()
     result = (outcome.result if outcome else None) or {}
+    provenance = _provenance(spec)
     return JobFacts(
         view=view,
         spec=spec,
         history=read_history(folder.metrics, limit),
         options=_options(spec),
         result=result,
-        provenance=_provenance(spec),
-        benchmarks=_benchmarks(spec, result),
+        provenance=provenance,
+        benchmarks=_benchmarks(spec, result, published=bool(provenance)),
         lowered=list(recovery.read(folder).rungs),
     )
 
@@ -100,12 +105,12 @@ def _provenance(spec: JobSpec) -> dict[str, Any]:
     return record if record and record.get("job_id") == spec.job_id else {}
 
 
-def _benchmarks(spec: JobSpec, result: dict[str, Any]) -> list[PastBenchmark]:
+def _benchmarks(spec: JobSpec, result: dict[str, Any], *, published: bool) -> list[PastBenchmark]:
     adapter = spec.options.get("adapter_path")
     if spec.kind == "benchmark" and result:
         own = PastBenchmark(spec.job_id, spec.created, str(spec.options.get("data")), read_report(result))
         return [own]
-    if spec.kind != "train" or not isinstance(adapter, str) or not _provenance(spec):
+    if spec.kind != "train" or not isinstance(adapter, str) or not published:
         return []
     return measured_after(past_benchmarks({adapter}).get(adapter, []), Path(adapter) / "adapters.safetensors")
 

@@ -82,9 +82,9 @@ def _cards(facts: JobFacts) -> Html:
     if history.train:
         first, last = history.train[0], history.train[-1]
         cards.append(("training loss", f"{last[1]:.4g}", f"{first[1]:.4g} at step {first[0]:,}"))
-    if history.best is not None:
-        step, loss = history.best
-        start = f", {history.val[0][1]:.4g} before training" if history.val[0][0] == 0 else ""
+    if facts.best is not None:
+        step, loss = facts.best
+        start = f", {history.val[0][1]:.4g} before training" if history.val and history.val[0][0] == 0 else ""
         cards.append(("best validation loss", f"{loss:.4g}", f"at step {step:,}{start}"))
     if facts.benchmarks and (measured := facts.benchmarks[0].report) is not None and measured.comparison is not None:
         compared = measured.comparison
@@ -115,7 +115,7 @@ def _curves(facts: JobFacts) -> Html:
         parts.append(
             element("p", "The log is long: the curves are drawn from evenly spaced samples of it.", style="muted")
         )
-    parts.append(chart(loss_lines(history), label="loss, nats per token", log=True, marks=_marks(history)))
+    parts.append(chart(loss_lines(history), label="loss, nats per token", log=True, marks=_marks(facts)))
     if history.not_finite:
         parts.append(element("p", f"The loss was not finite at step {history.not_finite[0]:,}.", style="bad error"))
     if history.learning_rate:
@@ -150,10 +150,10 @@ def loss_lines(history: History) -> list[Line]:
     ]
 
 
-def _marks(history: History) -> list[Mark]:
-    marks = [Mark(alert.step, alert.message, "alert") for alert in history.alerts if alert.step is not None]
-    if history.best is not None:
-        step, loss = history.best
+def _marks(facts: JobFacts) -> list[Mark]:
+    marks = [Mark(alert.step, alert.message, "alert") for alert in facts.history.alerts if alert.step is not None]
+    if facts.best is not None:
+        step, loss = facts.best
         marks.append(Mark(step, f"best {loss:.4g}", "best", value=loss))
     return marks
 

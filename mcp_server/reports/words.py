@@ -33,8 +33,8 @@ def summary(facts: JobFacts) -> str:
         text = f"A job of the kind {facts.spec.kind}."
     end = _ENDS.get(view.status, "")
     if end:
-        text += f" {end}{f': {view.why}' if view.why else ''}."
-    return text.replace("..", ".")
+        text += f" {end}: {view.why.rstrip('.')}." if view.why else f" {end}."
+    return text
 
 
 def _training(facts: JobFacts, options: TrainingOptions) -> str:
@@ -50,13 +50,13 @@ def _training(facts: JobFacts, options: TrainingOptions) -> str:
         first, last = history.train[0][1], history.train[-1][1]
         verb = "fell" if last < first else "rose" if last > first else "stayed"
         text += f" The training loss {verb} from {first:.4g} to {last:.4g}."
-    if history.best is not None:
-        step, loss = history.best
+    if facts.best is not None:
+        step, loss = facts.best
         text += f" The lowest validation loss was {loss:.4g} at step {step:,}."
         if (kept := result.get("weights_of_step")) is not None:
             text += f" The adapter holds the weights of step {kept:,}."
     if facts.benchmarks and (measured := facts.benchmarks[0].report) is not None and measured.comparison is not None:
-        text += f" {measured.summary}."
+        text += f" {measured.summary.rstrip('.')}."
     elif facts.view.status == "completed":
         text += " It has not been benchmarked against its base, so nothing is proved yet."
     return text

@@ -149,7 +149,9 @@ def _draw(png: Path, runs: list[tuple[str, History]]) -> None:
         figure.legend(*axes.get_legend_handles_labels(), fontsize=9, loc="outside lower center", ncols=3, frameon=False)
     else:
         axes.text(0.5, 0.5, "no loss reported yet", ha="center", va="center", transform=axes.transAxes, color=_RATE)
-    figure.savefig(png, format="png")
+    part = png.with_suffix(".part")
+    figure.savefig(part, format="png")
+    part.replace(png)  # whoever finds it finds it whole
 
 
 def _draw_run(axes: Any, history: History, name: str | None, number: int) -> None:

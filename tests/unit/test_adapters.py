@@ -12,6 +12,7 @@ import pytest
 
 from mcp_server.adapters import find
 from mcp_server.adapters.listing import AdapterRequest, list_adapters
+from mcp_server.cli import main
 from mcp_server.errors import PathError
 from mcp_server.training.options import TrainingOptions
 from tests.recorded import BENCHMARK, make_job
@@ -219,3 +220,13 @@ def test_secrets_of_the_options_are_not_repeated(project: Path):
     text = list_adapters(AdapterRequest()).model_dump_json()
     assert "org/data" in text
     assert "plain-looking" not in text
+
+
+def test_names_of_folders_reach_the_terminal_without_control_characters(
+    project: Path, capsys: pytest.CaptureFixture[str]
+):
+    put_adapter(project / "a\x1b[2J[red]b\x07")
+    assert main(["adapters"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\x07" not in shown
+    assert "[red]" in shown, "not taken for rich's own marks"
