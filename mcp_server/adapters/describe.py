@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -76,25 +77,28 @@ class Described(BaseModel):
 
 
 def describe(folder: Path, benchmarks: list[PastBenchmark]) -> Described:
-    """The adapter in ``folder``. ``benchmarks``: of these weights, newest first."""
+    """The adapter in ``folder``. ``benchmarks``: of these weights, newest first. Raises OSError when it is gone.
+
+    Its files may be anybody's: what is not of the form expected counts as not known.
+    """
     weights = (folder / WEIGHTS).stat()
     record = read_json(folder / artifacts.PROVENANCE) or {}
-    config = record.get("options") or read_json(folder / CONFIG) or {}
+    config = _mapping(record.get("options")) or read_json(folder / CONFIG) or {}
     training = _training(config)
-    data: dict[str, Any] = record.get("data") or {}
-    files: dict[str, Any] = data.get("files") or {}
+    data = _mapping(record.get("data"))
+    files = _mapping(data.get("files"))
     adapter = Adapter(
         path=shown(folder),
         created=time.strftime("%Y-%m-%d %H:%M", time.localtime(weights.st_mtime)),
         model=_path(config.get("model")),
         data=_path(data.get("path") or config.get("data")),
         data_digest=_short(files.get("train.jsonl")),
-        train_rows=(data.get("rows") or {}).get("train"),
+        train_rows=_whole(_mapping(data.get("rows")).get("train")),
         job_id=_text(record.get("job_id")),
         options=_options(training),
         size_mb=round(weights.st_size / 1e6, 2),
         benchmark=_benchmark(benchmarks, _text(data.get("path"))),
-        **_results(record.get("results") or {}),
+        **_results(_mapping(record.get("results"))),
     )
     return Described(
         adapter=adapter, training=training, group=_group(adapter, files, training), written=weights.st_mtime
@@ -119,21 +123,21 @@ def _options(training: TrainingOptions | None) -> dict[str, Any]:
 
 
 def _results(results: dict[str, Any]) -> dict[str, Any]:
-    steps, kept = results.get("steps"), results.get("weights_of_step")
-    best, best_step = results.get("best_val_loss"), results.get("best_val_step")
+    steps, kept, best_step = (_whole(results.get(name)) for name in ("steps", "weights_of_step", "best_val_step"))
+    best = _rounded(results.get("best_val_loss"))
     of_best = best is not None and kept is not None and kept == best_step
-    own = best if of_best else results.get("final_val_loss")
+    own = best if of_best else _rounded(results.get("final_val_loss"))
     apart = best is not None and best != own
-    seconds, tokens = results.get("seconds"), results.get("trained_tokens")
+    seconds, tokens = _rounded(results.get("seconds")), _whole(results.get("trained_tokens"))
     return {
         "steps": steps,
         "weights_of_step": kept if kept != steps else None,
-        "val_loss": _rounded(own),
-        "best_val_loss": _rounded(best) if apart else None,
+        "val_loss": own,
+        "best_val_loss": best if apart else None,
         "best_val_step": best_step if apart else None,
         "train_loss": _rounded(results.get("final_train_loss")),
         "tokens_per_second": round(tokens / seconds, 1) if tokens and seconds else None,
-        "peak_memory_gb": results.get("peak_memory_gb"),
+        "peak_memory_gb": _rounded(results.get("peak_memory_gb")),
     }
 
 
@@ -185,5 +189,13 @@ def _short(digest: Any) -> str | None:
     return str(digest).removeprefix("sha256:")[:12] if digest else None
 
 
+def _mapping(value: Any) -> dict[str, Any]:
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
 def _rounded(value: Any) -> float | None:
-    return round(value, 4) if isinstance(value, int | float) else None
+    return round(value, 4) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from mcp_server.adapters.compare import AdapterComparison, compare, differing
 from mcp_server.adapters.describe import Adapter, Described, describe
 from mcp_server.adapters.find import WEIGHTS, find_adapters, is_adapter
 from mcp_server.errors import PathError
-from mcp_server.evaluation.past import measured_after, past_benchmarks
+from mcp_server.evaluation.past import PastBenchmark, measured_after, past_benchmarks
 from mcp_server.jobs import store
 from mcp_server.training import artifacts
 
@@ -56,7 +57,7 @@ class AdapterList(BaseModel):
 def list_adapters(request: AdapterRequest) -> AdapterList:
     """The adapters of the project and of past jobs, or how two of them differ. Raises PathError, JobError."""
     if request.compare is not None:
-        one, other = (_describe([_named(name)])[0] for name in request.compare)
+        one, other = (describe(path, _benchmarks(path)) for path in map(_named, request.compare))
         comparison = compare(one, other)
         return AdapterList(summary=comparison.summary, showing="2 adapters compared", comparison=comparison)
     root = settings.resolve(request.folder) if request.folder else settings.project()
@@ -90,9 +91,17 @@ def _named(name: str) -> Path:
     raise PathError(f"{path} is not an adapter folder (no {WEIGHTS} there); list_adapters shows those that there are")
 
 
+def _benchmarks(folder: Path) -> list[PastBenchmark]:
+    return measured_after(past_benchmarks({str(folder)}).get(str(folder), []), folder / WEIGHTS)
+
+
 def _describe(folders: list[Path]) -> list[Described]:
     known = past_benchmarks({str(folder) for folder in folders})
-    return [describe(folder, measured_after(known.get(str(folder), []), folder / WEIGHTS)) for folder in folders]
+    found: list[Described] = []
+    for folder in folders:
+        with contextlib.suppress(OSError):  # deleted since it was found
+            found.append(describe(folder, measured_after(known.get(str(folder), []), folder / WEIGHTS)))
+    return found
 
 
 def _ranked(found: list[Described]) -> list[Described]:

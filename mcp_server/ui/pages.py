@@ -13,7 +13,7 @@ from mcp_server.reports.facts import collect
 from mcp_server.reports.markup import Html, element, escape, join
 from mcp_server.reports.page import document, job
 from mcp_server.reports.words import badge, clock
-from mcp_server.training.history import LIVE_BYTES, Points, read_history
+from mcp_server.training.history import LIVE_BYTES, Points, read_history, thin
 from mcp_server.training.log import duration
 
 _SHOWN_JOBS = 50
@@ -59,17 +59,8 @@ class Jobs:
         found = index.newest(_SHOWN_JOBS)
         title = element("h1", "mlx-training")
         if not found.jobs:
-            return join(
-                [
-                    title,
-                    element(
-                        "p",
-                        "No jobs yet. Start one from Claude Code or with ",
-                        element("code", "mlx-training train"),
-                        ".",
-                    ),
-                ]
-            )
+            start = ("No jobs yet. Start one from Claude Code or with ", element("code", "mlx-training train"), ".")
+            return join([title, element("p", *start)])
         rows = (element("li", *(element("div", cell) for cell in self._row(view))) for view in found.jobs)
         showing = element("p", found.showing, ", newest first", style="muted small")
         return join([title, showing, element("ul", *rows, style="jobs")])
@@ -93,7 +84,7 @@ class Jobs:
         known = self._ended.get(view.job_id)
         if known is not None and known[0] == view.ended:
             return known[1]
-        points = read_history(store.get(view.job_id).metrics, LIVE_BYTES).train
+        points = thin(read_history(store.JobFolder(store.jobs_folder() / view.job_id).metrics, LIVE_BYTES).train, 60)
         if view.status in store.TERMINAL:
             self._ended[view.job_id] = view.ended, points
         return points

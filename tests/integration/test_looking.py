@@ -145,6 +145,11 @@ async def test_watch_fits_the_terminal_and_ends_with_the_job(
             assert any(word in line for line in lines), word
     assert main(["watch", job_id, "--once"]) == 0
     assert "step 30 of 30" in capsys.readouterr().out
+    png = project / "curves.png"
+    assert main(["log", job_id, "--picture", "curves.png", "--compare-with", job_id]) == 0
+    assert size(png.read_bytes()) == (880, 495)
+    assert main(["log", job_id, "--picture", "curves.png"]) == 1, "nothing is overwritten"
+    capsys.readouterr()
     assert main(["report", job_id]) == 0
     assert capsys.readouterr().out.strip() == str(store.get(job_id).report)
     assert main(["adapters"]) == 0

@@ -162,6 +162,18 @@ def test_adapters_made_elsewhere_are_listed_last(project: Path):
     assert found.adapters[2].model is None
 
 
+@pytest.mark.parametrize("odd", [[], 5, "x", {"train": []}, None, float("inf")])
+def test_records_of_any_form_are_survived(project: Path, odd: Any):
+    adapter = put_adapter(project / "one")
+    record = json.loads((adapter / "provenance.json").read_text(encoding="utf-8"))
+    keys = ("job_id", "model", "options", "results", "data")
+    results = dict.fromkeys(RESULTS, odd) | {"seconds": odd, "trained_tokens": odd, "peak_memory_gb": odd}
+    changes = [{key: odd} for key in keys] + [{"data": {"files": odd, "rows": odd, "path": odd}}, {"results": results}]
+    for change in changes:
+        (adapter / "provenance.json").write_text(json.dumps(record | change), encoding="utf-8")
+        assert paths() == ["one"], change
+
+
 def test_pages_and_emptiness_are_said(project: Path):
     assert list_adapters(AdapterRequest()).summary == "there are no adapters yet; start_lora_training makes one"
     for number in range(7):
