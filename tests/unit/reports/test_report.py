@@ -93,7 +93,7 @@ def test_it_needs_no_network_and_no_other_file():
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
             assert name not in ("src", "href", "srcdoc", "action", "style"), (tag, name, value)
-    policy = next(attributes["content"] for tag, attributes in page.elements if attributes.get("http-equiv"))
+    policy = next(attributes["content"] for _, attributes in page.elements if attributes.get("http-equiv"))
     assert policy is not None and policy.startswith("default-src 'none'; style-src 'sha256-")
 
 
@@ -101,7 +101,7 @@ def test_hostile_text_stays_text_wherever_it_comes_from(tmp_path: Path):
     samples = [{"prompt": HOSTILE, "reference": HOSTILE, "base": HOSTILE, "adapter": HOSTILE}]
     events = [*course(), {"type": "alert", "kind": HOSTILE, "level": HOSTILE, "step": 3, "message": HOSTILE}]
     events += [{"type": "phase", "name": HOSTILE}, {"type": "data", "rows": {HOSTILE: 3}, "digest": HOSTILE}]
-    options = {"model": HOSTILE, "data": HOSTILE, "adapter_path": f"/x/{HOSTILE}", "report_to": None}
+    options: dict[str, Any] = {"model": HOSTILE, "data": HOSTILE, "adapter_path": f"/x/{HOSTILE}"}
     trained = make_job(events=events, status="failed", why=HOSTILE, **options)
     measured = BENCHMARK | {"samples": samples, "summary": HOSTILE}
     benchmark = make_job("benchmark-20260101-010000-bbbb", result=measured, adapter_path=f"/x/{HOSTILE}", model=HOSTILE)
