@@ -87,7 +87,7 @@ def _summary(one: Described, other: Described) -> str:
         return "the validation loss of one of them is not known; run_benchmark both on the same test set"
     if one.group != other.group:
         return (
-            "their validation losses can't be compared (other base, validation rows, mask_prompt or max_seq_length); "
+            "their validation losses can't be compared (other base, validation rows or tokens counted); "
             "run_benchmark both on the same test set"
         )
     if losses[0] == losses[1]:

@@ -166,7 +166,13 @@ def _group(adapter: Adapter, files: dict[str, Any], training: TrainingOptions | 
     if training is None or adapter.val_loss is None:
         return ()
     rows = files.get("valid.jsonl") or adapter.data
-    return (str(adapter.model), str(rows), str(training.mask_prompt), str(training.max_seq_length))
+    counted = (
+        training.mask_prompt,
+        training.assistant_only_loss,
+        training.max_seq_length,
+        training.excess_length_strategy,
+    )
+    return (str(adapter.model), str(rows), *map(str, counted))
 
 
 def shown(path: Path) -> str:
