@@ -30,11 +30,13 @@ from mcp_server.training.options import TrainingOptions
 START = {
     "hidden": 5, "query": 5, "key": 2, "mlp": 6, "expert_hidden": 3, "expert_mlp": 5, "attention": 1,
     "score_cap": 1, "wide": 1, "full": 1, "lora": 0.9, "rank": 1, "dropout": 1, "dora": 0.55, "dora_weight": 1,
-    "logits": 4.3, "logits32": 0.1, "softcap": 1, "update": 3.75, "boundary": 1.2, "gc_loss": 1.3, "recompute": 1.4,
+    "logits": 4.3, "logits32": 0.1, "softcap": 1, "fused": 12, "fused32": 0.5, "fused_hidden": 3,
+    "update": 3.75, "boundary": 1.2, "gc_loss": 1.3, "recompute": 1.4,
     "back_attention": 3.4, "back_mlp": 2, "back_hidden": 2, "back_wide": 1.5,
 }  # fmt: skip
 PULL = 0.3
-PARTS = ("fitted", "held_out", "later")
+FUSED = ("fused", "fused32", "fused_hidden")  # fitted by themselves, to configurations with the fused loss
+PARTS = ("fitted", "held_out", "later", "fused_fitted", "fused_held_out")
 UNDER = 1.6
 Point = tuple[dict[str, Any], ModelShape, TrainingOptions]
 
@@ -52,16 +54,18 @@ def load(path: Path) -> list[Point]:
 
 def errors(points: list[Point], k: Coefficients) -> np.ndarray:
     """estimate / measured - 1, one a configuration."""
-    peaks = [estimate(shape, options, row["tokens"], k).peak for row, shape, options in points]
+    peaks = [estimate(shape, options, row["tokens"], k, row.get("chunk")).peak for row, shape, options in points]
     return np.array(peaks) / np.array([row["peak_bytes"] for row, _, _ in points]) - 1
 
 
-def fit(points: list[Point], pull: float = PULL) -> Coefficients:
-    """The coefficients that meet ``points`` best."""
-    start = np.array(list(START.values()), dtype=float)
+def fit(points: list[Point], known: Coefficients | None = None, pull: float = PULL) -> Coefficients:
+    """The coefficients that meet ``points`` best; of ``known``, when given, only those of the fused loss are fitted."""
+    names = [name for name in START if known is None or name in FUSED]
+    start = np.array([START[name] for name in names], dtype=float)
+    fixed = START | (known.model_dump(include=set(START)) if known is not None else {})
 
     def made(x: np.ndarray) -> Coefficients:
-        return Coefficients(**dict(zip(START, x.tolist(), strict=True)), error=0, origin="fitted")
+        return Coefficients(**fixed | dict(zip(names, x.tolist(), strict=True)), error=0, origin="fitted")
 
     def residuals(x: np.ndarray) -> np.ndarray:
         missed = np.log1p(errors(points, made(x)))
@@ -134,9 +138,11 @@ def main() -> None:
         print(json.dumps(report(arguments.grid), indent=1))
         return
     points = load(arguments.grid)
-    k = fit([point for point in points if point[0]["part"] == "fitted"])
-    held_out = [point for point in points if point[0]["part"] == "held_out"]
-    print(json.dumps({"coefficients": {name: getattr(k, name) for name in START}, "held_out": summary(held_out, k)}))
+    parts = {part: [point for point in points if point[0]["part"] == part] for part in PARTS}
+    k = fit(parts["fitted"])
+    k = fit(parts["fused_fitted"], k) if parts["fused_fitted"] else k
+    found = {part: summary(parts[part], k) for part in ("held_out", "fused_held_out") if parts[part]}
+    print(json.dumps({"coefficients": {name: getattr(k, name) for name in START}} | found))
 
 
 if __name__ == "__main__":

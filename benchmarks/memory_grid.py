@@ -213,24 +213,64 @@ LATER: list[Row] = [
 ]
 
 
+def _fused(chunk: int) -> dict[str, Any]:
+    """With the fused loss, in chunks of so many tokens: the models here are too small for chunks of their own."""
+    return {"fused_loss": True, "chunk": chunk}
+
+
+FUSED_FITTED: list[Row] = [
+    ("qwen2", "32", 2, 256, 4, _fused(128)),
+    ("qwen2", "32", 2, 256, 4, _fused(64) | GC),
+    ("qwen2", "32", 1, 1024, 6, _fused(128) | GC),
+    ("qwen2", "16", 2, 128, 4, _fused(64)),
+    ("qwen2", "16", 2, 128, 4, _fused(64) | GC),
+    ("qwen2", "4+32", 2, 256, 4, _fused(128) | GC),
+    ("qwen2-vocab", "32", 1, 512, 3, _fused(64) | GC),
+    ("qwen2-vocab", "32", 2, 256, 3, _fused(128) | GC),
+    ("qwen2-vocab", "32", 1, 256, 1, _fused(64)),
+    ("qwen2-vocab", "16", 1, 192, 2, _fused(64) | GC),
+    ("llama-deep", "32", 2, 512, 16, _fused(128) | GC),
+    ("gemma2", "32", 2, 256, 4, _fused(64) | GC),
+    ("cohere", "32", 2, 256, 6, _fused(64) | GC),
+]
+FUSED_HELD_OUT: list[Row] = [
+    ("qwen2", "32", 4, 256, 6, _fused(192) | GC),
+    ("qwen2", "32", 1, 768, 3, _fused(64) | GC),
+    ("qwen2-vocab", "32", 2, 384, 3, _fused(96) | GC),
+    ("qwen2-vocab", "32", 1, 384, 2, _fused(128)),
+    ("qwen2-wide", "32", 2, 512, 4, _fused(128) | GC),
+    ("qwen3", "32", 2, 512, 5, _fused(128) | GC),
+    ("qwen3", "16", 1, 256, 5, _fused(64) | GC),
+    ("phi3", "32", 2, 512, 6, _fused(64) | GC),
+    ("gemma2", "32", 1, 768, 6, _fused(128) | GC),
+    ("gemma3", "32", 2, 384, 6, _fused(128)),
+    ("cohere", "32", 1, 768, 6, _fused(128)),
+    ("mixtral", "32", 2, 384, 5, _fused(64) | GC),
+]
+
+
 def _name(row: Row) -> str:
     shape, kind, batch, tokens, layers, more = row
     words = [shape, kind, f"{batch}x{tokens}", f"{layers} layers"]
     words += [str(more[key]) for key in ("fine_tune_type",) if key in more]
     if "lora_parameters" in more:
         words.append("rank {rank} dropout {dropout}".format(**more["lora_parameters"]))
+    if "chunk" in more:
+        words.append(f"fused {more['chunk']}")
     return " ".join(words + (["grad_checkpoint"] if more.get("grad_checkpoint") else []))
 
 
 def specs() -> list[dict[str, Any]]:
     """Every configuration, with the part it plays."""
     parts = {"fitted": FITTED, "held_out": HELD_OUT, "later": LATER}
+    parts |= {"fused_fitted": FUSED_FITTED, "fused_held_out": FUSED_HELD_OUT}
     return [_spec(row, part) for part, rows in parts.items() for row in rows]
 
 
 def _spec(row: Row, part: str) -> dict[str, Any]:
     shape, kind, batch, tokens, layers, more = row
     options = {"model": "m", "data": "d", "batch_size": batch, "max_seq_length": tokens, "num_layers": layers} | more
+    chunk = options.pop("chunk", None)
     return {
         "name": _name(row),
         "part": part,
@@ -238,7 +278,7 @@ def _spec(row: Row, part: str) -> dict[str, Any]:
         "type": kind,
         "tokens": tokens,
         "options": options,
-    }
+    } | ({} if chunk is None else {"chunk": chunk})
 
 
 def measure_one(spec: dict[str, Any]) -> dict[str, Any]:
@@ -251,6 +291,8 @@ def measure_one(spec: dict[str, Any]) -> dict[str, Any]:
 
     from mcp_server.training.options import TrainingOptions
     from mcp_server.workers import train
+    from mcp_server.workers.fused_loss import FusedLoss
+    from mcp_server.workers.losses import masked_loss
     from mcp_server.workers.steps import run_steps
 
     config = SHAPES[spec["shape"]]
@@ -274,7 +316,9 @@ def measure_one(spec: dict[str, Any]) -> dict[str, Any]:
     trainable: Any = tree_flatten(model.trainable_parameters())
     del weights
     with tempfile.TemporaryDirectory() as scratch:
-        seconds = run_steps(model, optimizer, options, [spec["tokens"]] * 2, config["vocab_size"], Path(scratch))
+        loss = FusedLoss(model, spec["chunk"]) if "chunk" in spec else masked_loss
+        lengths = [spec["tokens"]] * 2
+        seconds = run_steps(model, optimizer, options, lengths, config["vocab_size"], Path(scratch), loss)
     return {
         "peak_bytes": mx.get_peak_memory(),
         "trainable_parameters": sum(value.size for _, value in trainable),

@@ -75,7 +75,9 @@ def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> str:
     if item["type"] == "extra_forbidden":
         known = list(_owner(location, model).model_fields)
         close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known arguments: {', '.join(known)}"
+        hint = (
+            f"did you mean {close[0]!r}?" if close else f"known arguments: {', '.join(known) or 'none; leave it out'}"
+        )
         return f"unknown argument {path!r}; {hint}"
     if item["type"] == "missing":
         return f"the argument {path!r} is required; give it a value"

@@ -7,15 +7,49 @@ shadow its own libraries. So only the package ``mcp_server`` is made importable,
 from __future__ import annotations
 
 import importlib.util
+import os
 import runpy
 import sys
+import threading
+from importlib.machinery import FileFinder, SourceFileLoader
 from pathlib import Path
+from types import CodeType
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+class _Loader(SourceFileLoader):
+    """Keeps our byte code in the plugin's data folder: the plugin's root is not ours to write into.
+
+    For our modules alone: what uv has compiled beside the libraries goes on being used.
+    """
+
+    _switching = threading.Lock()
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        data = os.environ.get("CLAUDE_PLUGIN_DATA")
+        if not data:
+            return super().get_code(fullname)
+        with self._switching:
+            before = sys.pycache_prefix, sys.dont_write_bytecode
+            sys.pycache_prefix, sys.dont_write_bytecode = str(Path(data) / "bytecode"), False
+            try:
+                return super().get_code(fullname)
+            finally:
+                sys.pycache_prefix, sys.dont_write_bytecode = before
+
+
+def _finder(folder: str) -> FileFinder:
+    if not Path(folder).is_relative_to(_PACKAGE):
+        raise ImportError(f"{folder} is no folder of this package")
+    return FileFinder(folder, (_Loader, [".py"]))
 
 
 def _make_importable() -> None:
-    package = Path(__file__).resolve().parent
+    sys.path_hooks.insert(0, _finder)
+    file = str(_PACKAGE / "__init__.py")
     spec = importlib.util.spec_from_file_location(
-        "mcp_server", package / "__init__.py", submodule_search_locations=[str(package)]
+        "mcp_server", file, loader=_Loader("mcp_server", file), submodule_search_locations=[str(_PACKAGE)]
     )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

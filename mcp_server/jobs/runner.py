@@ -31,6 +31,7 @@ from mcp_server.jobs.recovery import next_rung, oom_kills
 from mcp_server.jobs.store import SKIPS_LINE, JobFolder, JobState, Outcome
 from mcp_server.planning.budget import free_bytes
 from mcp_server.training.diagnose import kind_of_failure, remedy
+from mcp_server.training.measures import worker_environment
 
 POLL_SECONDS = 0.1
 LAST_WORD_SECONDS = 60.0  # how long a full disk may keep the end from being recorded
@@ -181,6 +182,7 @@ class Runner:
         (self._folder.path / "outcome.json").unlink(missing_ok=True)
         held = () if descriptor is None else (descriptor,)
         environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        environment |= worker_environment(self._spec.kind, self._spec.options, os.environ)
         if descriptor is not None:
             environment["MLX_TRAINING_LOCK_FD"] = str(descriptor)
         with self._folder.log.open("ab") as log:

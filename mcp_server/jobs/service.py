@@ -17,8 +17,9 @@ from mcp_server import launch, settings
 from mcp_server.errors import BusyError, JobError
 from mcp_server.jobs import lock, queue, store
 from mcp_server.jobs.cleanup import clean
-from mcp_server.jobs.events import Event, tail
+from mcp_server.jobs.events import tail
 from mcp_server.jobs.files import write_json
+from mcp_server.jobs.pace import seconds_left
 from mcp_server.jobs.runner import REFUSED
 from mcp_server.jobs.store import JobFolder, JobSpec, JobState, Kind, Status
 from mcp_server.platform import interpreter
@@ -207,17 +208,6 @@ def view(folder: JobFolder) -> JobView:
         adapter_path=spec.options.get("adapter_path"),
         last_checkpoint=str(last) if last else None,
     )
-
-
-def seconds_left(recent: list[Event]) -> float | None:
-    """Time to the last step at the pace of the newest reports; the first report holds compilation and does not count."""
-    reports = [event for event in recent if event["type"] in ("train", "progress") and "total" in event]
-    reports = reports[-20:] if len(reports) > 2 else []
-    if not reports:
-        return None
-    first, last = reports[0], reports[-1]
-    done = last["step"] - first["step"]
-    return round((last["time"] - first["time"]) / done * (last["total"] - last["step"]), 1) if done > 0 else None
 
 
 StopAction = Literal["stop", "pause", "kill"]

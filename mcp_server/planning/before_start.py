@@ -32,7 +32,7 @@ class StartCheck:
         if self._expected is not None:
             calibration.expect(
                 folder,
-                self._expected.budget.machine_key(),
+                self._expected.machine_key(),
                 self._expected.parts,
                 grad_checkpoint=self._expected.options.grad_checkpoint,
                 exact=self._exact,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +17,7 @@ from mcp_server.planning.budget import TIGHT, Backend, Budget
 from mcp_server.planning.calibration import Correction
 from mcp_server.planning.coefficients import coefficients
 from mcp_server.planning.memory import MemoryParts
+from mcp_server.training import measures
 from mcp_server.training.options import TrainingOptions
 
 
@@ -41,14 +43,19 @@ class Expectation:
 
     def __init__(self, shape: ModelShape, options: TrainingOptions, tokens: int, budget: Budget) -> None:
         self.shape, self.options, self.tokens, self.budget = shape, options, tokens, budget
-        known = coefficients(budget.backend)
+        limited = memory.fuses(shape, options) and bool(measures.buffer_limits(options, budget.backend, os.environ))
+        known = coefficients(budget.backend, limited=limited)
         self.parts: MemoryParts = memory.estimate(shape, options, tokens, known)
         self.correction: Correction = calibration.correction(
-            budget.machine_key(), grad_checkpoint=options.grad_checkpoint
+            self.machine_key(), grad_checkpoint=options.grad_checkpoint
         )
         self.peak = self.correction.apply(self.parts)
         self.error = 0.08 if self.correction.jobs else known.error
         self.origin = known.origin
+
+    def machine_key(self) -> str:
+        """What was measured with one loss says nothing of the other."""
+        return self.budget.machine_key() + (" fused loss" if memory.fuses(self.shape, self.options) else "")
 
     def measured(self, peak: int) -> None:
         """A probe ran this very step: its peak is what is expected, give or take 3 %."""

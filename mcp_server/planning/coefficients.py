@@ -1,6 +1,7 @@
 """The coefficients of the memory formula, by back end: how many arrays of each size live at the peak.
 
-Measured: the CPU's, by ``benchmarks/memory_grid.py`` (half of its configurations fitted, half held out). CUDA's are the
+Measured: the CPU's, by ``benchmarks/memory_grid.py`` (half of its configurations fitted, half held out; the fused loss's
+three on a compiled step alone). CUDA's are the
 CPU's with the part above the weights scaled to two measured runs of one model. **None was measured on a Mac**: Metal
 starts from the CPU's, and every probe and every finished training on the machine corrects it (``calibration.py``).
 """
@@ -33,6 +34,9 @@ class Coefficients(BaseModel, frozen=True):
     logits: float
     logits32: float
     softcap: float
+    fused: float
+    fused32: float
+    fused_hidden: float
     update: float
     boundary: float
     gc_loss: float
@@ -66,6 +70,9 @@ _CPU = Coefficients(
     logits=4.346,
     logits32=0.053,
     softcap=1.077,
+    fused=11.85,
+    fused32=0.173,
+    fused_hidden=3.111,
     update=3.753,
     boundary=1.075,
     gc_loss=1.369,
@@ -96,6 +103,9 @@ _CPU_UNCOMPILED = Coefficients(
     logits=4.253,
     logits32=0.014,
     softcap=1.586,
+    fused=11.85,
+    fused32=0.173,
+    fused_hidden=3.111,
     update=3.214,
     boundary=0.911,
     gc_loss=0.774,
@@ -112,13 +122,20 @@ _CPU_UNCOMPILED = Coefficients(
 _CUDA = _CPU.model_copy(
     update={"scale": 0.694, "scale_gc": 1.535, "error": 0.25, "origin": "the CPU's, scaled to two runs on one H200"}
 )
+# The same model with the fused loss and small command buffers (training/measures.py): 12.6 GB with grad_checkpoint.
+_CUDA_LIMITED = _CUDA.model_copy(update={"scale_gc": 0.73, "origin": "the CPU's, scaled to three runs on one H200"})
 _METAL = _CPU.model_copy(update={"error": 0.35, "origin": "MLX's CPU back end; not measured on a Mac"})
 
 
-def coefficients(backend: str, *, compiled: bool | None = None) -> Coefficients:
-    """Those of ``backend``. ``compiled``: whether mlx compiles the step, as it does unless MLX_DISABLE_COMPILE is set."""
+def coefficients(backend: str, *, compiled: bool | None = None, limited: bool = False) -> Coefficients:
+    """Those of ``backend``; ``limited``: with the fused loss and small command buffers.
+
+    ``compiled``: whether mlx compiles the step, as it does unless MLX_DISABLE_COMPILE is set.
+    """
     if compiled is None:
         compiled = os.environ.get("MLX_DISABLE_COMPILE") is None
     if backend == "linux-cpu":
         return _CPU if compiled else _CPU_UNCOMPILED
-    return _CUDA if backend == "linux-cuda" else _METAL
+    if backend == "linux-cuda":
+        return _CUDA_LIMITED if limited else _CUDA
+    return _METAL

@@ -19,7 +19,8 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
                 times k_back_wide when b = 2
               + k_recompute·block                                                 with grad_checkpoint
     loss      = k_logits·T·V·b + k_logits32·T·V·4 (when b = 2) + k_softcap·T·V·b (when logits are capped)
-                times k_gc_loss with grad_checkpoint
+                or, with the fused loss in chunks of C tokens (``training/measures.py``),
+                C·V·b·(k_fused + k_softcap when capped) + k_fused32·C·V·4 (when b = 2) + k_fused_hidden·T·H·b
     kept      = N·block, or with grad_checkpoint only each block's input: N·k_boundary·T·H·b
     peak      = resident + max(kept + loss, kept + backward, k_update·trained bytes)
                 of which kept, loss and backward times k_scale (1 on the CPU)
@@ -34,6 +35,7 @@ from pydantic import BaseModel, Field
 
 from mcp_server.models.shape import ModelShape, Module
 from mcp_server.planning.coefficients import Coefficients
+from mcp_server.training import measures
 from mcp_server.training.options import TrainingOptions
 
 # Copies of the trained weights that an optimizer keeps (mlx.optimizers 0.32: read). Adafactor keeps one row and one column.
@@ -101,18 +103,24 @@ def optimizer_bytes(shape: ModelShape, options: TrainingOptions) -> int:
     return round(_STATES[options.optimizer] * adapter_bytes(shape, options))
 
 
-def estimate(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> MemoryParts:
-    """The peak of a step whose rows have ``tokens`` tokens each, by the formula above."""
+def estimate(
+    shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients, chunk: int | None = None
+) -> MemoryParts:
+    """The peak of a step whose rows have ``tokens`` tokens each, by the formula above.
+
+    ``chunk``: tokens in a chunk of the fused loss, where it is other than training would choose.
+    """
     b, rows = shape.act_bytes, options.batch_size * tokens
     count = trained_layers(shape, options)
     trained = adapter_bytes(shape, options)
     block = _block(shape, options, tokens, k)
     backward = _backward(shape, options, tokens, k)
-    logits = rows * shape.vocabulary
-    loss = logits * b * (k.logits + k.softcap * shape.softcap) + (logits * 4 * k.logits32 if b == 2 else 0)
+    loss = _loss(shape, options, rows, k, chunk)
     if options.grad_checkpoint:
         kept = count * k.boundary * rows * shape.hidden * b
-        loss += k.gc_loss * block
+        loss += (
+            0 if fuses(shape, options) else k.gc_loss * block
+        )  # the fused loss is done before a block is gone through
         backward += k.recompute * block
     else:
         kept = count * block
@@ -129,6 +137,24 @@ def estimate(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coeffi
         loss=round(loss) if above == kept + loss else 0,
         update=round(update) if above == update else 0,
     )
+
+
+def _loss(shape: ModelShape, options: TrainingOptions, rows: int, k: Coefficients, chunk: int | None) -> float:
+    """The logits and their copies, of a batch of ``rows`` tokens, bytes."""
+    b = shape.act_bytes
+    if not fuses(shape, options):
+        logits = rows * shape.vocabulary
+        return logits * b * (k.logits + k.softcap * shape.softcap) + (logits * 4 * k.logits32 if b == 2 else 0)
+    logits = min(chunk or measures.chunk_tokens(shape.vocabulary), rows) * shape.vocabulary
+    held = logits * b * (k.fused + k.softcap * shape.softcap) + (logits * 4 * k.fused32 if b == 2 else 0)
+    return held + k.fused_hidden * rows * shape.hidden * b
+
+
+def fuses(shape: ModelShape, options: TrainingOptions) -> bool:
+    """Whether the training will use the fused loss, as far as can be known before the model is loaded."""
+    keys = options.lora_parameters.keys or []
+    trains_head = options.fine_tune_type != "full" and any("lm_head" in key or "embed" in key for key in keys)
+    return not trains_head and measures.fused_loss(options, shape.vocabulary)[0]
 
 
 def _backward(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:

@@ -41,7 +41,7 @@ def start_probe(expected: Expectation, *, if_busy: IfBusy = "queue") -> JobFolde
     folder = service.start("probe", options, job_id=store.new_id("probe"), if_busy=if_busy, needs_bytes=expected.peak)
     calibration.expect(
         folder,
-        expected.budget.machine_key(),
+        expected.machine_key(),
         expected.parts,
         grad_checkpoint=expected.options.grad_checkpoint,
         exact=True,

@@ -26,6 +26,10 @@ KNOWN: dict[str, tuple[str, str]] = {
         "a step's gradients overflowed (rate too high), or a batch had no token to learn (prompt longer than max_seq_length)",
         "halve learning_rate, add warmup, look for odd rows with inspect_dataset; then resume from the last good checkpoint",
     ),
+    "skipped-step": (
+        "an odd batch, or 16-bit numbers that overflowed; the update was left out and the weights are as before it",
+        "a few are harmless; when they recur, set max_grad_norm=1, halve learning_rate, look at the rows with inspect_dataset",
+    ),
     "divergence": (
         "learning rate too high for this model or data",
         "stop, halve learning_rate, use warmup=0.1 with lr_schedule='cosine'; then start anew or resume an earlier checkpoint",

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mcp_server.errors import brief
 from mcp_server.jobs import service, store
 from mcp_server.jobs.events import Event, EventSlice, read_since, without_repeats
+from mcp_server.jobs.pace import duration
 from mcp_server.jobs.service import JobView
 from mcp_server.jobs.store import JobFolder, Status
 from mcp_server.training.diagnose import Finding, diagnose
@@ -187,16 +188,6 @@ def _line(view: JobView, events: list[Event]) -> str:
     if view.why:
         parts.append(brief(view.why, MOST_TEXT))
     return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words, two units at most."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _next_step(view: JobView, cursor: int) -> str | None:

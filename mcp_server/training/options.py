@@ -106,6 +106,18 @@ class TrainingOptions(FeatureNames):
         ge=0,
         description="Bytes the allocator may keep between steps; default 0 on the CPU, a twentieth of memory on a GPU",
     )
+    fused_loss: bool | None = Field(
+        default=None, description="Loss in chunks that never hold all logits; default where it pays, off with stock"
+    )
+    command_buffer_limits: bool | None = Field(
+        default=None, description="Smaller command buffers, for less memory; default on CUDA alone, off with stock"
+    )
+    max_grad_norm: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="Clip gradients to this global norm"
+    )
+    skip_nonfinite: bool | None = Field(
+        default=None, description="Skip an update whose gradients are not finite; default on, off with stock"
+    )
     stock: bool = Field(default=False, description="Leave everything that decides speed and memory as mlx-lm has it")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of data order, dropout and LoRA's start")
     resume_adapter_file: str | None = Field(
@@ -183,6 +195,11 @@ class TrainingOptions(FeatureNames):
         """Steps in which each of ``rows`` rows is seen once; stock's batches leave the last few out."""
         return max(1, -(-rows // self.batch_size) if self.buckets else rows // self.batch_size)
 
+    @property
+    def skips(self) -> bool:
+        """Whether an update that is not finite is skipped."""
+        return not self.stock if self.skip_nonfinite is None else self.skip_nonfinite
+
     def as_mlx_lm(self) -> dict[str, Any]:
         """The same run as mlx-lm's own configuration (``adapter_config.json``, ``mlx_lm lora --config``).
 
@@ -216,6 +233,10 @@ OURS_ALONE = {
     "load_best_model_at_end",
     "auto_recover",
     "recover_by_cutting",
+    "fused_loss",
+    "command_buffer_limits",
+    "max_grad_norm",
+    "skip_nonfinite",
     "stock",
     "length_bucketing",
     "assistant_only_loss",

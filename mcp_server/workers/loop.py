@@ -30,12 +30,15 @@ from mcp_server.training.options import TrainingOptions
 from mcp_server.training.request import data_digest
 from mcp_server.workers import checkpoints
 from mcp_server.workers.batches import make_order
+from mcp_server.workers.guard import skipped_updates
 from mcp_server.workers.job import WorkerJob
-from mcp_server.workers.losses import masked_loss
+from mcp_server.workers.losses import Loss, masked_loss
 from mcp_server.workers.tokens import TokenRows
 from mcp_server.workers.validation import Validation
 from mcp_server.workers.watch import Alert, Watch
 from mcp_server.workers.window import Window
+
+_SKIPS_IN_A_ROW = 5  # updates that may be skipped one after the other before the run is taken for lost
 
 
 class NotFiniteError(Exception):
@@ -89,6 +92,10 @@ class TrainingLoop(TrainingCallback):
         self._swap_at_start = psutil.swap_memory().used
         self._validations_without_gain = 0
         self.data_digest = data_digest(Path(options.data))
+        self._skips_in_a_row = 0
+        self._odd_losses = 0  # that are not finite, since the last update
+        self._skipped = 0
+        self.loss: Loss = masked_loss
         self.step = 0
         self.stopped = False
         self.stopped_early = False
@@ -111,6 +118,7 @@ class TrainingLoop(TrainingCallback):
         for name in ("trained_tokens", "last_train_loss", "last_val_loss", "best_val_loss", "best_val_step"):
             setattr(self, name, position[name])
         self._validations_without_gain = position["validations_without_gain"]
+        self._skipped = skipped_updates(self._optimizer)
         self._events.write("resume", step=self.step, total=self._options.iters, checkpoint=str(checkpoint))
 
     def run(self) -> None:
@@ -138,7 +146,7 @@ class TrainingLoop(TrainingCallback):
                     grad_accumulation_steps=options.grad_accumulation_steps * self._parts,
                     clear_cache_threshold=cache_threshold(options),
                 ),
-                loss=masked_loss,
+                loss=self.loss,
                 iterate_batches=self._batches,
                 training_callback=self,
             )
@@ -172,12 +180,40 @@ class TrainingLoop(TrainingCallback):
         self.trained_tokens += tokens
         self._parts_done += 1
         self._learning_rate = float(train_info["learning_rate"])
-        self._window.add(loss, tokens)
-        if not math.isfinite(loss):
+        finite = math.isfinite(loss)
+        if finite:
+            self._window.add(loss, tokens)
+        elif not self._options.skips:
             raise NotFiniteError(f"the loss became {loss} at step {self.step + 1}")
+        self._odd_losses += not finite
         if self._parts_done % self._parts == 0:
             self.step += 1
-            self._alert(self._watch.step(self.step, loss))
+            if finite:
+                self._alert(self._watch.step(self.step, loss))
+            if self._whole_update():
+                self._see_skipped(loss)
+
+    def _whole_update(self) -> bool:
+        """Whether the last step ended with an update."""
+        return self.step % self._options.grad_accumulation_steps == 0
+
+    def _see_skipped(self, loss: float) -> None:
+        """Say when the guard skipped this update; give up when it does so again and again."""
+        skipped = skipped_updates(self._optimizer)
+        if skipped == self._skipped and not self._odd_losses:
+            self._skips_in_a_row = 0
+            return
+        what = "skipped: its gradients are" if skipped > self._skipped else "made, though its loss is"
+        self._skipped, self._odd_losses = skipped, 0
+        self._skips_in_a_row += 1
+        if self._skips_in_a_row >= _SKIPS_IN_A_ROW:
+            raise NotFiniteError(f"{_SKIPS_IN_A_ROW} updates in a row were not finite, the last at step {self.step}")
+        self._alert([Alert("skipped-step", f"the update of step {self.step} was {what} not finite (loss {loss:.4g})")])
+
+    @property
+    def skipped(self) -> int:
+        """Updates that were left out because they were not finite."""
+        return self._skipped
 
     def _finish_step(self, *, last: bool) -> bool:
         """After each complete step: report and save as due; True when the run is to stop here."""
@@ -185,7 +221,7 @@ class TrainingLoop(TrainingCallback):
         if last or step % options.steps_per_report == 0:
             self._report()
         # Half-accumulated gradients live inside the trainer: only whole updates can be saved.
-        whole_update = step % options.grad_accumulation_steps == 0
+        whole_update = self._whole_update()
         stop = self._worker.stop_requested and whole_update and not last
         if last or stop or (whole_update and self._save_due()):
             self._save()
@@ -238,7 +274,7 @@ class TrainingLoop(TrainingCallback):
         if self.validation is None or not due:
             return
         self._window.pause_clock()
-        loss = self.validation.loss(self._model)
+        loss = self.validation.loss(self._model, self.loss)
         self._model.train()
         self._events.write("val", step=self.step, total=options.iters, loss=loss)
         if not math.isfinite(loss):

@@ -7,9 +7,14 @@ as ``[offset, length]``, shape (B, 2), or as a mask of its targets, shape (B, L 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.tuner import trainer
+
+# Of model, tokens and where: the mean over the trained targets, and their number.
+Loss = Callable[[nn.Module, mx.array, mx.array], tuple[mx.array, mx.array]]
 
 
 def target_mask(tokens: mx.array, where: mx.array) -> mx.array:

@@ -16,8 +16,10 @@ from mcp_server.planning.probe import ProbeOptions, ProbeResult, total_seconds
 from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import job, train
 from mcp_server.workers.batches import Batch, make_order
+from mcp_server.workers.guard import guard
 from mcp_server.workers.loading import load_model
-from mcp_server.workers.losses import masked_loss
+from mcp_server.workers.losses import Loss
+from mcp_server.workers.proof import choose_loss
 from mcp_server.workers.steps import run_steps
 from mcp_server.workers.tokens import TokenRows
 from mcp_server.workers.validation import Validation
@@ -36,11 +38,12 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
     train_set, valid_set, _ = train.load_data(options, tokenizer, worker)
     mx.random.seed(options.seed)
     train.make_trainable(model, options)
-    optimizer = train.make_optimizer(options)
+    optimizer = guard(train.make_optimizer(options), options)
     mx.eval(model.parameters())
     load_seconds = time.time() - psutil.Process().create_time()  # importing mlx-lm is most of it for a small model
     worker.phase("looking at batches")
     lengths = _batch_lengths(train_set, options)
+    loss, _ = choose_loss(model, options, train_set.batch(next(make_order(train_set, options).coming(1))))
     usual = sorted(lengths)[len(lengths) // 2]
     vocabulary = len(tokenizer.get_vocab())
 
@@ -48,7 +51,7 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
         # mlx-lm patches the layer class for checkpointing, and twice would be twice: only the first round asks for it.
         asked_for = options.model_copy(update={"grad_checkpoint": False}) if again else options
         worker.check_stop()
-        return run_steps(model, optimizer, asked_for, [tokens] * count, vocabulary, worker.folder.path)
+        return run_steps(model, optimizer, asked_for, [tokens] * count, vocabulary, worker.folder.path, loss)
 
     worker.phase("two steps at the worst batch", total=4, tokens=asked.tokens)
     first, second = steps(asked.tokens, 2, again=False)
@@ -63,7 +66,7 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
     worker.events.write("progress", name="usual batch", step=4, total=4)
     pace = _line((near, usual_seconds), (asked.tokens, worst))
     step = sum(max(pace(length), 0.0) for length in lengths) / len(lengths)
-    validation = _validation_seconds(model, valid_set, options)
+    validation = _validation_seconds(model, valid_set, options, loss)
     tracing = max(first - worst, 0.0) + (len(set(lengths)) - 1) * max(first_near - usual_seconds, 0.0)
     return ProbeResult(
         peak_memory_gb=round(peak / 1e9, 4),
@@ -96,7 +99,7 @@ def _batch_lengths(rows: TokenRows, options: TrainingOptions) -> list[int]:
     return found
 
 
-def _validation_seconds(model: Any, rows: TokenRows | None, options: TrainingOptions) -> float:
+def _validation_seconds(model: Any, rows: TokenRows | None, options: TrainingOptions, loss: Loss) -> float:
     """One validation, reckoned from some of its batches after a warm-up: rows differ in length."""
     if rows is None:
         return 0.0
@@ -107,7 +110,7 @@ def _validation_seconds(model: Any, rows: TokenRows | None, options: TrainingOpt
     def evaluate(chosen: list[Batch]) -> float:
         began = time.perf_counter()
         for batch in chosen:
-            mx.eval(masked_loss(model, *rows.batch(batch)))
+            mx.eval(loss(model, *rows.batch(batch)))
         return time.perf_counter() - began
 
     middle = [batches[len(batches) // 2]]

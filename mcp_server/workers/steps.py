@@ -18,6 +18,7 @@ from mlx_lm.tuner.callbacks import TrainingCallback
 
 from mcp_server.training.options import TrainingOptions
 from mcp_server.workers.loop import cache_threshold
+from mcp_server.workers.losses import Loss, masked_loss
 
 
 class _Clock(TrainingCallback):
@@ -37,6 +38,7 @@ def run_steps(
     lengths: list[int],
     vocabulary: int,
     scratch: Path,
+    loss: Loss = masked_loss,
 ) -> list[float]:
     """Train one step for each of ``lengths`` (tokens a row) through ``trainer.train`` with the batch size of ``options``.
 
@@ -78,6 +80,7 @@ def run_steps(
                 grad_accumulation_steps=options.grad_accumulation_steps,
                 clear_cache_threshold=cache_threshold(options),
             ),
+            loss=loss,
             iterate_batches=batches,
             training_callback=clock,
         )

@@ -1,4 +1,4 @@
-"""Gets the programs that the end-to-end tests drive: Claude Code and Chromium from npm, and uv.
+"""Gets the programs that the end-to-end tests drive: Claude Code, Chromium and the protocol's own tools from npm, and uv.
 
 A program is installed once into a cache folder that outlives the test run. Whatever can't be had is a reason to skip,
 said in one sentence, never a failure of the plugin.
@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,14 +47,14 @@ def _locked(path: Path) -> Generator[None]:
 def _npm(*arguments: str, timeout: float) -> str:
     npm = shutil.which("npm")
     if npm is None:
-        raise Unavailable("npm is not installed, so what the tests drive can't be fetched")
+        raise Unavailable("npm is not installed, so what these tests drive can't be fetched")
     try:
         done = subprocess.run([npm, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired as error:
         raise Unavailable(f"the npm registry did not answer within {timeout:.0f} s") from error
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or ["no message"])[0]
-        raise Unavailable(f"npm could not fetch {arguments[-1]}: {reason}")
+        raise Unavailable(f"npm could not fetch what these tests drive: {reason}")
     return done.stdout.strip()
 
 
@@ -67,19 +67,47 @@ def _newest() -> str:
 def claude(version: str) -> Path:
     """The path of Claude Code's executable in the given version, installed first where need be."""
     resolved = _newest() if version == "newest" else version
-    folder = cache_folder() / f"claude-{resolved}"
-    executable = folder / "node_modules" / ".bin" / "claude"
+    folder = _installed(
+        f"claude-{resolved}",
+        f"{PACKAGE}@{resolved}",
+        "--ignore-scripts",
+        then=lambda folder: _link_native_binary(folder / "node_modules" / PACKAGE),
+    )
+    return folder / "node_modules" / ".bin" / "claude"
+
+
+def _installed(name: str, package: str, *flags: str, then: Callable[[Path], None] | None = None) -> Path:
+    """The folder in the cache where npm has put one package, once for all test runs."""
+    folder = cache_folder() / name
     finished = folder / "installed"
-    with _locked(cache_folder() / f"claude-{resolved}.lock"):
+    with _locked(cache_folder() / f"{name}.lock"):
         if not finished.exists():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             (folder / "package.json").write_text('{"private": true}\n')
-            npm_flags = ("--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
-            _npm("install", *npm_flags, f"{PACKAGE}@{resolved}", timeout=240)
-            _link_native_binary(folder / "node_modules" / PACKAGE)
+            npm_flags = ("--prefix", str(folder), "--no-audit", "--no-fund", "--loglevel=error", *flags)
+            _npm("install", *npm_flags, package, timeout=240)
+            if then is not None:
+                then(folder)
             finished.touch()
-    return executable
+    return folder
+
+
+@functools.cache
+def node_program(package: str, version: str, program: str) -> list[str]:
+    """The command that runs a program of an npm package, in a Node that is new enough (22) for it."""
+    folder = _installed(f"{program}-{version}", f"{package}@{version}", "--ignore-scripts")
+    return [str(_node()), str((folder / "node_modules" / ".bin" / program).resolve())]
+
+
+@functools.cache
+def _node() -> Path:
+    found = shutil.which("node")
+    if found is not None:
+        shown = subprocess.run([found, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+        if int(shown.removeprefix("v").partition(".")[0]) >= 22:
+            return Path(found)
+    return _installed("node-22", "node@22") / "node_modules" / ".bin" / "node"
 
 
 @functools.cache

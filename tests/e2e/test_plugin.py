@@ -56,6 +56,16 @@ def test_the_plugin_and_its_marketplace_pass_strict_validation(claude: Claude, t
     assert "Validation passed" in finished.stdout
 
 
+def test_it_passes_what_the_directory_of_plugins_asks_for(claude: Claude, tmp_path: Path) -> None:
+    if claude.version != "newest":
+        pytest.skip("the older client has no --profile")
+    plugin = copy_plugin(tmp_path / "plugin")
+
+    finished = claude.command("plugin", "validate", "--strict", "--profile", "directory", plugin)
+
+    assert finished.exit_code == 0, finished.stdout + finished.stderr
+
+
 def test_validation_would_notice_an_agent_that_does_not_parse(claude: Claude, tmp_path: Path) -> None:
     plugin = copy_plugin(tmp_path / "plugin")
     agent = plugin / "agents" / "mlx-training-specialist.md"
@@ -85,7 +95,8 @@ def test_installed_from_a_marketplace_its_tool_answers_the_model(
     # Updates replace the root and may find it read-only: what the server makes belongs into the data folder.
     # (`.in_use` is the client's own mark on a version that a session runs from.)
     assert {name: digest for name, digest in snapshot(root).items() if not name.startswith(".in_use")} == published
-    assert (claude.plugin_data / f"{PLUGIN}-{PLUGIN}" / "venv" / "pyvenv.cfg").exists()
+    [environment] = (claude.plugin_data / f"{PLUGIN}-{PLUGIN}").glob("server-*")
+    assert (environment / "pyvenv.cfg").exists()
 
 
 def test_the_specialist_is_given_every_tool_of_its_list_at_once(claude: Claude, a_mac: dict[str, str]) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mcp.client import Client
 
+ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"mlx", "mlx_lm", "transformers", "numpy", "matplotlib", "huggingface_hub", "tokenizers"}
 # What the hooks import of this package: they start in milliseconds and run on Python 3.9, with its library alone.
 SHARED_WITH_HOOKS = (
     "mcp_server.settings",
     "mcp_server.datasets.rows",
     "mcp_server.jobs.lock",
+    "mcp_server.jobs.news",
+    "mcp_server.jobs.pace",
     "mcp_server.platform.facts",
 )
 
@@ -77,6 +81,19 @@ async def test_tools_follow_the_rules(client: Client):
         assert tool.output_schema is not None
         for name, schema in tool.input_schema["properties"].items():
             assert schema.get("description"), f"{tool.name}.{name} has no description"
+
+
+@pytest.mark.anyio
+async def test_every_tool_that_answers_about_one_job_is_followed_by_the_wake_hook(client: Client):
+    hooks = json.loads((ROOT / "hooks" / "hooks.json").read_text())["hooks"]["PostToolUse"]
+    [matcher] = [entry["matcher"] for entry in hooks if any("asyncRewake" in hook for hook in entry["hooks"])]
+    about_one_job = {
+        tool.name
+        for tool in (await client.list_tools()).tools
+        if {"job_id", "status"} <= (tool.output_schema or {})["properties"].keys()
+    }
+    listed = matcher.removeprefix("mcp__plugin_mlx-training_mlx__(").removesuffix(")").split("|")
+    assert sorted(listed) == sorted(about_one_job)
 
 
 @pytest.mark.anyio

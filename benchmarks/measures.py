@@ -1,0 +1,281 @@
+"""Each measure beyond stock mlx-lm alone, and all together, against stock: useful tokens a second, peak memory, losses.
+
+    python benchmarks/measures.py --shape tiny --output measures.json                            (CPU, minutes)
+    python benchmarks/measures.py --shape qwen2.5-3b --type 16 --rounds 3 --output 3b.json       (CUDA)
+
+Random weights and random tokens, made on the fly: nothing is downloaded. Workloads: ``fixed``, rows of one length with
+grad_checkpoint, and ``real``, log-normal lengths of median 200 up to the longest. Every configuration runs in a fresh process
+(MLX reads its variables when it starts), the configurations of a round one after the other. *Useful* tokens are those of the
+rows, padding left out. The evaluation loss is stock's own, on the same held-out rows for all. Prints a table, writes JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+# hidden, layers, intermediate, heads, key-value heads, vocabulary; Qwen2.5's from their config.json
+SHAPES = {
+    "tiny": (128, 4, 384, 4, 2, 16_000),
+    "small": (512, 12, 1408, 8, 2, 32_000),
+    "qwen2.5-0.5b": (896, 24, 4864, 14, 2, 151_936),
+    "qwen2.5-3b": (2048, 36, 11008, 16, 2, 151_936),
+}
+NONE: dict[str, Any] = {"length_bucketing": False, "fused_loss": False, "command_buffer_limits": False}
+STOCK_CACHE = {"clear_cache_threshold": 0}
+CONFIGURATIONS: dict[str, dict[str, Any]] = {
+    "stock": {"stock": True},
+    "length bucketing": NONE | STOCK_CACHE | {"length_bucketing": True},
+    "cache kept": NONE | {"keep_cache": True},
+    "fused loss": NONE | STOCK_CACHE | {"fused_loss": True},
+    "command-buffer limits": NONE | STOCK_CACHE | {"command_buffer_limits": True},
+    "all": {"length_bucketing": True, "fused_loss": True, "command_buffer_limits": True, "keep_cache": True},
+    "default": {},
+}
+
+
+def make_model(shape: str, kind: str) -> Any:
+    """A random Qwen2 of ``shape``: "32", "16" or "4" bits (4-bit weights with 16-bit scales)."""
+    import mlx.core as mx
+    from mlx_lm.models import qwen2
+    from mlx_lm.utils import quantize_model
+
+    hidden, layers, mlp, heads, kv_heads, vocabulary = SHAPES[shape]
+    config: dict[str, Any] = {
+        "model_type": "qwen2", "hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": mlp,
+        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": vocabulary,
+        "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": True,
+    }  # fmt: skip
+    mx.random.seed(0)
+    model: Any = qwen2.Model(qwen2.ModelArgs.from_dict(config))
+    model.set_dtype(mx.float32 if kind == "32" else mx.bfloat16)
+    if kind == "4":
+        model, _ = quantize_model(model, config, group_size=64, bits=4)
+    mx.eval(model.parameters())
+    return model
+
+
+def make_rows(workload: str, count: int, longest: int, vocabulary: int, seed: int) -> list[list[int]]:
+    """Token ids that can be learnt a little: each row walks with a stride of its own over few words."""
+    import numpy as np
+
+    draw = np.random.default_rng(seed)
+    sizes = [longest] * count
+    if workload == "real":
+        sizes = np.clip(draw.lognormal(np.log(200 * longest / 2048), 0.8, count), 8, longest).astype(int).tolist()
+    return [((np.arange(size) * draw.integers(1, 5) + draw.integers(50)) % 997 % vocabulary).tolist() for size in sizes]
+
+
+def batches_of(rows: list[list[int]], size: int, bucketed: bool, seed: int) -> list[list[list[int]]]:
+    """Whole batches in random order: slices of the rows as they come, as stock's are, or of the rows by length.
+
+    The lengths are those of ``length_bucketing``'s batches without its windows: the data set here is one window.
+    """
+    import numpy as np
+
+    ordered = sorted(rows, key=len) if bucketed else rows
+    slices = [ordered[at : at + size] for at in range(0, len(ordered) - size + 1, size)]
+    return [slices[index] for index in np.random.default_rng(seed).permutation(len(slices))]
+
+
+def pad(batch: list[list[int]], longest: int) -> tuple[Any, Any]:
+    """As mlx-lm pads: to one more than a multiple of 32."""
+    import mlx.core as mx
+    import numpy as np
+
+    width = min(1 + 32 * -(-max(map(len, batch)) // 32), longest + 1)
+    tokens = np.zeros((len(batch), width), np.int32)
+    for number, row in enumerate(batch):
+        tokens[number, : len(row)] = row[:width]
+    return mx.array(tokens), mx.array([[0, min(len(row), width - 1)] for row in batch])
+
+
+def run_one(spec: dict[str, Any]) -> dict[str, Any]:
+    """Train as ``spec`` says and measure. Runs in a process of its own."""
+    import mlx.core as mx
+    import psutil
+    from mlx_lm import cli_ui
+    from mlx_lm.tuner import trainer
+    from mlx_lm.tuner.callbacks import TrainingCallback
+
+    from mcp_server.workers import loop, train
+    from mcp_server.workers.guard import guard
+    from mcp_server.workers.proof import choose_loss
+
+    options, settings = options_of(spec), dict(spec["configuration"])
+    vocabulary, longest = SHAPES[spec["shape"]][-1], spec["tokens"]
+    model = make_model(spec["shape"], spec["type"])
+    train.make_trainable(model, options)
+    optimizer = guard(train.make_optimizer(options), options)
+    bucketed = settings.get("length_bucketing", not options.stock)
+    rows = make_rows(spec["workload"], spec["steps"] * spec["batch"], longest, vocabulary, seed=1)
+    plan = batches_of(rows, spec["batch"], bucketed, seed=2)
+    held_out = batches_of(
+        make_rows(spec["workload"], 4 * spec["batch"], longest, vocabulary, 3), spec["batch"], True, 4
+    )
+    loss, fused = (trainer.default_loss, "off: stock")
+    if not options.stock:
+        loss, fused = choose_loss(model, options, pad(plan[0], longest))
+    kept = psutil.virtual_memory().total // 20 if settings.get("keep_cache") else loop.cache_threshold(options)
+    ends: list[float] = []
+    losses: list[float] = []
+
+    class Clock(TrainingCallback):
+        def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
+            ends.append(time.perf_counter())
+            losses.append(train_info["train_loss"])
+
+    def batches(**_: Any) -> Any:
+        for batch in plan:
+            yield pad(batch, longest)
+
+    cli_ui.make_console().quiet = True
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = trainer.TrainingArgs(
+            batch_size=spec["batch"], iters=len(plan), steps_per_report=1, steps_per_save=len(plan) + 1,
+            max_seq_length=longest + 1, adapter_file=str(Path(scratch) / "adapters.safetensors"),
+            grad_checkpoint=options.grad_checkpoint, clear_cache_threshold=kept,
+        )  # fmt: skip
+        trainer.train(
+            model=model, optimizer=optimizer, train_dataset=[], args=arguments, loss=loss,
+            iterate_batches=batches, training_callback=Clock(),
+        )  # fmt: skip
+    peak = mx.get_peak_memory()
+    warm = max(1, len(plan) // 4)  # the first steps of each shape trace and compile
+    useful = sum(len(row) for batch in plan[warm:] for row in batch)
+    padded = sum(len(batch) * (pad(batch, longest)[0].shape[1] - 1) for batch in plan)
+    model.eval()
+    values = [trainer.default_loss(model, *pad(batch, longest)) for batch in held_out]
+    total = sum(value.item() * count.item() for value, count in values)
+    return {
+        "useful_tokens_per_second": round(useful / (ends[-1] - ends[warm - 1]), 2),
+        "peak_gb": round(peak / 1e9, 4),
+        "train_loss": losses[-1],
+        "eval_loss": total / sum(count.item() for _, count in values),
+        "padding": round(1 - sum(map(len, rows)) / padded, 4),
+        "fused_loss": fused,
+        "cache_bytes": kept,
+        "variables": {name: value for name, value in os.environ.items() if name.startswith("MLX_MAX_")},
+    }
+
+
+def options_of(spec: dict[str, Any]) -> Any:
+    """The training that a configuration is: options this version does not have are the benchmark's own business."""
+    from mcp_server.training.options import TrainingOptions
+
+    chosen = {name: value for name, value in spec["configuration"].items() if name in TrainingOptions.model_fields}
+    return TrainingOptions.model_validate(
+        {"model": "m", "data": "d", "batch_size": spec["batch"], "max_seq_length": spec["tokens"] + 1,
+         "num_layers": min(16, SHAPES[spec["shape"]][1]), "learning_rate": 1e-4,
+         "grad_checkpoint": spec["workload"] == "fixed"} | chosen
+    )  # fmt: skip
+
+
+def measure(spec: dict[str, Any]) -> dict[str, Any]:
+    """``run_one`` in a fresh process, with the variables that a job's worker would be started with."""
+    from mcp_server.training import measures
+
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MLX_MAX_")}
+    environment = clean | measures.buffer_limits(options_of(spec), backend(), clean)
+    command = [sys.executable, __file__, "--one", json.dumps(spec)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        return {"failed": (done.stderr.strip().splitlines() or ["no word"])[-1][:300]}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def backend() -> str | None:
+    from mcp_server.platform import facts
+
+    return facts.backend(facts.collect())[0]
+
+
+def summary(runs: list[dict[str, Any]], stock: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians; speed and memory as ratios to stock's run of the same round."""
+    pairs = [(run, base) for run, base in zip(runs, stock, strict=True) if "failed" not in run and "failed" not in base]
+    if not pairs:
+        return {"failed": next((run["failed"] for run in runs if "failed" in run), "stock failed")}
+    speed = [run["useful_tokens_per_second"] / base["useful_tokens_per_second"] for run, base in pairs]
+    return {
+        "useful_tokens_per_second": statistics.median(run["useful_tokens_per_second"] for run, _ in pairs),
+        "speed_ratio": round(statistics.median(speed), 3),
+        "speed_ratio_min_max": [round(min(speed), 3), round(max(speed), 3)],
+        "peak_gb": statistics.median(run["peak_gb"] for run, _ in pairs),
+        "peak_ratio": round(statistics.median(run["peak_gb"] / base["peak_gb"] for run, base in pairs), 3),
+        **{name: statistics.median(run[name] for run, _ in pairs) for name in ("train_loss", "eval_loss", "padding")},
+        "fused_loss": pairs[0][0]["fused_loss"],
+        "rounds": len(pairs),
+    }
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", choices=SHAPES, default="tiny")
+    parser.add_argument("--type", choices=("32", "16", "4"), default="32")
+    parser.add_argument("--workload", choices=("fixed", "real", "both"), default="both")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--tokens", type=int, default=2048, help="the longest row")
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=CONFIGURATIONS, help="beside stock")
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one:
+        print(json.dumps(run_one(json.loads(asked.one))))
+        return
+    names = [name for name in CONFIGURATIONS if not asked.only or name in asked.only or name == "stock"]
+    record: dict[str, Any] = {
+        "benchmark": "measures against stock, interleaved", "backend": backend(),
+        "arguments": {k: v for k, v in vars(asked).items() if k not in ("one", "output", "only")}, "workloads": {},
+    }  # fmt: skip
+    for workload in ("fixed", "real") if asked.workload == "both" else (asked.workload,):
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for _ in range(asked.rounds):
+            for name in names:
+                spec = {
+                    "shape": asked.shape, "type": asked.type, "workload": workload, "batch": asked.batch,
+                    "tokens": asked.tokens, "steps": asked.steps, "configuration": CONFIGURATIONS[name],
+                }  # fmt: skip
+                runs[name].append(measure(spec))
+                print(f"{workload} {name}: {json.dumps(runs[name][-1])}", file=sys.stderr)
+        record["workloads"][workload] = {name: summary(runs[name], runs["stock"]) for name in names}
+    print(table(record))
+    if asked.output:
+        asked.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def table(record: dict[str, Any]) -> str:
+    """Markdown."""
+    lines = [f"Back end {record['backend']}, {record['arguments']}", ""]
+    lines.append("| workload | measure | useful tokens/s | × stock (min, max) | peak GB | × stock | eval loss |")
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    for workload, rows in record["workloads"].items():
+        for name, row in rows.items():
+            if "failed" in row:
+                lines.append(f"| {workload} | {name} | failed: {row['failed']} | | | | |")
+                continue
+            low, high = row["speed_ratio_min_max"]
+            lines.append(
+                f"| {workload} | {name} | {row['useful_tokens_per_second']:.0f} | {row['speed_ratio']} ({low}, {high}) | "
+                f"{row['peak_gb']:.3f} | {row['peak_ratio']} | {row['eval_loss']:.5f} |"
+            )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""How long a job will take yet, and times in words. Standard library alone; the hooks read it too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def seconds_left(recent: list[dict[str, Any]]) -> float | None:
+    """Time to the last step at the pace of the newest reports; the first report holds compilation and does not count."""
+    reports = [event for event in recent if event["type"] in ("train", "progress") and "total" in event]
+    reports = reports[-20:] if len(reports) > 2 else []
+    if not reports:
+        return None
+    first, last = reports[0], reports[-1]
+    done = last["step"] - first["step"]
+    return round((last["time"] - first["time"]) / done * (last["total"] - last["step"]), 1) if done > 0 else None
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words, two units at most."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

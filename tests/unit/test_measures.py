@@ -1,0 +1,48 @@
+"""Which variables a worker is started with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_server.training import measures
+from mcp_server.training.options import TrainingOptions
+
+LIMITS = {"MLX_MAX_MB_PER_BUFFER": "100"}
+
+
+def options(**changes: Any) -> TrainingOptions:
+    return TrainingOptions.model_validate({"model": "m", "data": "d"} | changes)
+
+
+def test_command_buffers_are_limited_on_cuda_alone():
+    found = {name: measures.buffer_limits(options(), name, {}) for name in ("linux-cuda", "linux-cpu", "apple-silicon")}
+    assert found == {"linux-cuda": LIMITS, "linux-cpu": {}, "apple-silicon": {}}
+
+
+@pytest.mark.parametrize("changes", [{"stock": True}, {"command_buffer_limits": False}])
+def test_limits_are_switched_off_by_name_and_by_stock(changes: dict[str, Any]):
+    assert measures.buffer_limits(options(**changes), "linux-cuda", {}) == {}
+
+
+@pytest.mark.parametrize("name", ["MLX_MAX_MB_PER_BUFFER", "MLX_MAX_OPS_PER_BUFFER"])
+def test_users_own_variable_wins_and_is_said_to_be_theirs(name: str):
+    theirs = {name: "7"}
+    assert measures.buffer_limits(options(command_buffer_limits=True), "linux-cuda", theirs) == {}
+    said = measures.describe_buffer_limits(options(), "linux-cuda", theirs)
+    assert said == f"on: {name}=7, the user's own"
+
+
+@pytest.mark.parametrize(("kind", "wrapped"), [("train", False), ("probe", True)])
+def test_training_and_its_probe_get_the_same_environment(
+    kind: str, wrapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    facts = tmp_path / "facts.json"
+    facts.write_text(json.dumps({"system": "Linux", "container": False, "cuda": True}))
+    monkeypatch.setenv("MLX_TRAINING_FACTS", str(facts))
+    asked = options().model_dump(mode="json")
+    assert measures.worker_environment(kind, {"training": asked} if wrapped else asked, {}) == LIMITS
+    assert measures.worker_environment("convert", {"model": "m"}, {}) == {}
