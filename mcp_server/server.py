@@ -15,6 +15,7 @@ from mcp_server import __version__  # noqa: E402
 from mcp_server.prompts import add_prompts  # noqa: E402
 from mcp_server.resources import add_resources  # noqa: E402
 from mcp_server.tools import (  # noqa: E402
+    adapters,
     benchmark,
     datasets,
     fuse,
@@ -50,6 +51,7 @@ def build_server() -> MCPServer:
             *generate.TOOLS,
             *fuse.TOOLS,
             *jobs.TOOLS,
+            *adapters.TOOLS,
         ],
         log_level="WARNING",
     )

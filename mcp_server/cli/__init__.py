@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from mcp_server.cli import (
+        adapters,
         benchmark,
         datasets,
         demo,
@@ -34,7 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         models,
         planning,
         platform,
+        report,
         train,
+        watch,
     )
 
     parser = argparse.ArgumentParser(
@@ -42,6 +45,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mlx-training {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (demo, platform, planning, datasets, models, train, benchmark, generate, fuse, jobs, guard):
+    for module in (
+        demo,
+        platform,
+        planning,
+        datasets,
+        models,
+        train,
+        benchmark,
+        generate,
+        fuse,
+        jobs,
+        watch,
+        adapters,
+        report,
+        guard,
+    ):
         module.add_commands(commands)
     return parser

@@ -10,11 +10,15 @@ import anyio
 from rich.console import Console
 from rich.table import Table
 
+from mcp_server import settings
 from mcp_server.cli.follow import end_text, exit_code, follow, job
 from mcp_server.cli.options import add_json, show
+from mcp_server.errors import JobError, PathError
 from mcp_server.jobs import index, service
+from mcp_server.jobs.files import write_atomic
 from mcp_server.jobs.wait import wait_for_end
 from mcp_server.training.log import LogRequest, read_log
+from mcp_server.training.picture import picture
 
 
 def add_commands(commands: Any) -> None:
@@ -26,6 +30,8 @@ def add_commands(commands: Any) -> None:
     log.add_argument("job_id")
     log.add_argument("--follow", action="store_true", help="go on until the job ends")
     log.add_argument("--since", type=int, default=0, help="cursor of an earlier read")
+    log.add_argument("--picture", metavar="FILE", help="write the curves as a new PNG file")
+    log.add_argument("--compare-with", nargs="+", metavar="JOB", default=[], help="more runs in that picture")
     add_json(log)
     log.set_defaults(run=_log)
     stop = commands.add_parser("stop", help="end a job; a training saves a checkpoint and its adapter first")
@@ -55,6 +61,8 @@ def _jobs(arguments: argparse.Namespace) -> int:
 
 def _log(arguments: argparse.Namespace) -> int:
     folder = job(arguments.job_id)
+    if arguments.picture is not None:
+        return _picture(arguments)
     if arguments.follow:
         news = follow(arguments.job_id, quiet=arguments.json)
         show(news, as_json=arguments.json, text=end_text(folder))
@@ -64,6 +72,24 @@ def _log(arguments: argparse.Namespace) -> int:
     lines += [f"step {step}: validation loss {loss}" for step, loss in news.val]
     lines += [f"! {alert}" for alert in news.alerts]
     show(news, as_json=arguments.json, text="\n".join([*lines, news.summary]))
+    return 0
+
+
+def _picture(arguments: argparse.Namespace) -> int:
+    target = settings.resolve(arguments.picture)
+    if target.exists():
+        raise PathError(f"--picture {target} exists; choose a new name")
+    view = service.view(job(arguments.job_id))
+    seen = picture(arguments.job_id, image=True, compare_with=arguments.compare_with, finished=view.ended is not None)
+    if seen.png is None:
+        raise JobError(f"{seen.note}\n{seen.sparkline or ''}".strip())
+    try:
+        write_atomic(target, seen.png)
+    except OSError as error:
+        raise PathError(
+            f"--picture {target} can't be written: {error.strerror or error}; choose another place"
+        ) from error
+    print(target)
     return 0
 
 

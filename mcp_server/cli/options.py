@@ -51,10 +51,11 @@ def read_options(arguments: argparse.Namespace, model: type[Options]) -> Options
 
 
 def _read(name: str, value: Any, field: FieldInfo) -> Any:
-    structured = any(
-        kind in (dict, list) or (isinstance(kind, type) and issubclass(kind, BaseModel)) for kind in _kinds(field)
-    )
-    if not structured or not isinstance(value, str):
+    kinds = _kinds(field)
+    structured = any(kind in (dict, list) or (isinstance(kind, type) and issubclass(kind, BaseModel)) for kind in kinds)
+    # A field that takes text too, such as lr_schedule, is given JSON by its first character.
+    plain = str in kinds and isinstance(value, str) and not value.lstrip().startswith(("{", "["))
+    if not structured or plain or not isinstance(value, str):
         return value
     if list[str] in _annotations(field) and not value.lstrip().startswith("["):
         return value.split(",")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 # Markers are looked for first: a plain substring search is some fifty times as fast as the expressions.
 # The lookbehind keeps a token's middle from being taken for another's start.
@@ -69,6 +70,28 @@ def redact(text: str) -> str:
     for kind, start, end in sorted(_spans(text), key=lambda span: -span[1]):
         text = f"{text[:start]}[{kind} removed]{text[end:]}"
     return text
+
+
+# Names whose value is a secret whatever it looks like. Counts of tokens, and mlx-lm's ``keys``, are not among them.
+_SECRET_NAME = re.compile(
+    r"(?:^|_)(?:token|password|passwd|secret|api_?key|access_?key|secret_?key|credentials?|authorization)$", re.I
+)
+
+
+def redact_value(value: Any) -> Any:
+    """Plain data with secrets removed: from every text, and whatever stands under a name such as ``token``."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        items: list[Any] = value
+        return [redact_value(item) for item in items]
+    if isinstance(value, dict):
+        entries: dict[str, Any] = value
+        return {
+            name: "[removed]" if isinstance(item, str) and _SECRET_NAME.search(name) else redact_value(item)
+            for name, item in entries.items()
+        }
+    return value
 
 
 def may_hold_secret(text: str) -> bool:

@@ -19,6 +19,7 @@ from mcp_server import settings
 from mcp_server.demo import BASE, task
 from mcp_server.errors import UserError
 from mcp_server.training import curve
+from mcp_server.training.history import read_history
 
 
 class DemoError(UserError):
@@ -99,7 +100,7 @@ class Demo:
         self._say(f"\n{report['summary']}\n")
         metrics = self._output / "state" / "jobs" / job_id / "metrics.jsonl"
         self._console.print("training loss by step (logarithmic)")
-        self._console.print(curve.as_text(curve.losses(metrics)["train"]), highlight=False)
+        self._console.print(curve.as_text(read_history(metrics).train), highlight=False)
         png = adapter / "loss.png"
         self._say(f"\nadapter:    {adapter}")
         self._say(f"loss curve: {png}" if png.exists() else "loss curve as PNG: install the extra 'plot' (matplotlib)")

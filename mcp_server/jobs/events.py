@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 Event = dict[str, Any]
+_FREQUENT = ("train", "memory", "progress")
 READ_LIMIT = 256 * 1024  # bytes read by one call; more than that is sampled
 
 
@@ -69,10 +70,10 @@ class EventSlice:
         self.skipped_bytes = skipped_bytes
 
 
-def read_since(path: Path, cursor: int) -> EventSlice:
+def read_since(path: Path, cursor: int, limit: int = READ_LIMIT) -> EventSlice:
     """Events from ``cursor`` (0: the start) to the end of the file.
 
-    At most ``READ_LIMIT`` bytes are read: of a longer stretch the beginning, the end and evenly spaced samples between.
+    At most ``limit`` bytes are read: of a longer stretch the beginning, the end and evenly spaced samples between.
     A line that is still being written is left for the next read. A cursor beyond the file means the file was replaced:
     it is read from its start.
     """
@@ -80,19 +81,20 @@ def read_since(path: Path, cursor: int) -> EventSlice:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             start = cursor if 0 <= cursor <= size else 0
-            if size - start <= READ_LIMIT:
+            if size - start <= limit:
                 file.seek(start)
                 data = file.read(size - start)
                 end = data.rfind(b"\n") + 1
                 return EventSlice(_parse(data[:end]), start + end, 0)
-            return _sample(file.fileno(), start, size)
+            return _sample(file.fileno(), start, size, limit)
     except OSError:
         return EventSlice([], 0, 0)
 
 
-def _sample(descriptor: int, start: int, size: int) -> EventSlice:
-    edge = READ_LIMIT // 4
-    pieces, width = 64, READ_LIMIT // 2 // 64
+def _sample(descriptor: int, start: int, size: int, limit: int) -> EventSlice:
+    edge = min(limit // 4, 64 * 1024)
+    width = 2048  # a handful of lines
+    pieces = (limit - 2 * edge) // width
     head = os.pread(descriptor, edge, start)
     head = head[: head.rfind(b"\n") + 1]
     tail_start = size - edge
@@ -100,8 +102,9 @@ def _sample(descriptor: int, start: int, size: int) -> EventSlice:
     step = (tail_start - start - edge) / pieces
     for number in range(pieces):
         chunk = os.pread(descriptor, width, start + edge + int(number * step))
-        # Only whole lines: the first of a chunk is usually cut.
-        middle += _parse(chunk[chunk.find(b"\n") + 1 : chunk.rfind(b"\n") + 1])[:1]
+        # Only whole lines: the first of a chunk is usually cut. One of the frequent events is enough, the rare ones all count.
+        whole = _parse(chunk[chunk.find(b"\n") + 1 : chunk.rfind(b"\n") + 1])
+        middle += whole[:1] + [event for event in whole[1:] if event["type"] not in _FREQUENT]
     tail = os.pread(descriptor, edge, tail_start)
     first = tail.find(b"\n") + 1
     last = tail.rfind(b"\n") + 1

@@ -246,9 +246,20 @@ class Runner:
         except OSError as error:
             say(f"exit.json could not be written: {error}: {record}")
         final = JobState(status=outcome.status, why=outcome.why, started=started, ended=ended, runner=self._me)
+        self._report(final)
         deadline = time.monotonic() + LAST_WORD_SECONDS
         while not self._record(final) and self._folder.path.is_dir() and time.monotonic() < deadline:
             time.sleep(1.0)
+
+    def _report(self, final: JobState) -> None:
+        """The job's page, before the end is recorded: whoever sees the end finds it. Its failure never changes the end."""
+        try:
+            from mcp_server.reports.write import AT_THE_END, write_final_reports  # here: only needed at the end
+
+            if self._spec.kind in AT_THE_END:
+                write_final_reports(self._folder, final)
+        except Exception as error:
+            say(f"report.html could not be written: {type(error).__name__}: {error}")
 
 
 def say(text: str) -> None:

@@ -85,6 +85,7 @@ class JobFolder:
         self.runner_log = path / "runner.log"
         self.checkpoints = path / "checkpoints"
         self.stop_request = path / "stop.json"
+        self.report = path / "report.html"
 
     def spec(self) -> JobSpec:
         try:

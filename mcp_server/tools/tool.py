@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 from collections.abc import Callable
-from typing import Any, cast, get_type_hints
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import anyio.to_thread
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
-from mcp_types import CallToolResult, TextContent, ToolAnnotations
+from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from mcp_server.errors import UserError, brief, explain
@@ -23,6 +25,17 @@ class NoArguments(BaseModel):
     """For tools that need none."""
 
     model_config = ConfigDict(extra="forbid")
+
+
+Result = TypeVar("Result", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Illustrated(Generic[Result]):
+    """A result with pictures (PNG), which the model sees beside it."""
+
+    result: Result
+    pictures: list[bytes]
 
 
 class ModelTool(Tool):
@@ -47,11 +60,16 @@ class ModelTool(Tool):
         return _as_call_result(result) if convert_result else result
 
 
-def _as_call_result(result: BaseModel) -> CallToolResult:
+def _as_call_result(found: BaseModel | Illustrated[BaseModel]) -> CallToolResult:
     """Both forms of the result; fields that are null say nothing and cost tokens, so they are left out."""
+    result = found.result if isinstance(found, Illustrated) else found
+    pictures = found.pictures if isinstance(found, Illustrated) else []
     structured = result.model_dump(mode="json", exclude_none=True)
     text = TextContent(type="text", text=result.model_dump_json(exclude_none=True))
-    return CallToolResult(content=[text], structured_content=structured)
+    images = [
+        ImageContent(type="image", data=base64.b64encode(png).decode(), mime_type="image/png") for png in pictures
+    ]
+    return CallToolResult(content=[text, *images], structured_content=structured)
 
 
 def _terse(schema: Any) -> Any:
@@ -85,11 +103,14 @@ def make_tool(
     idempotent: bool = False,
     open_world: bool = False,
 ) -> Tool:
-    """A tool named after ``function``: its first parameter's model is the input, its return type the output,
-    its docstring the description. ``async`` functions are given the request's context too."""
+    """A tool named after ``function``: its first parameter's model is the input, its return type
+    the output (inside ``Illustrated`` where it may bring pictures), its docstring the description. ``async`` functions are
+    given the request's context too."""
     hints = get_type_hints(function)
     first = next(iter(inspect.signature(function).parameters))
     options: type[BaseModel] = hints[first]
+    returned = hints["return"]
+    output: type[BaseModel] = get_args(returned)[0] if get_origin(returned) is Illustrated else returned
     bases: Any = (options, ArgModelBase)
     arguments = cast(type[ArgModelBase], create_model(f"{function.__name__}_arguments", __base__=bases))
     description = inspect.cleandoc(function.__doc__ or "")
@@ -99,7 +120,7 @@ def make_tool(
         title=title,
         description=description,
         parameters=_terse(arguments.model_json_schema()),
-        fn_metadata=FuncMetadata(arg_model=arguments, output_model=hints["return"]),
+        fn_metadata=FuncMetadata(arg_model=arguments, output_model=output),
         is_async=inspect.iscoroutinefunction(function),
         context_kwarg=None,  # ours take it as their second argument
         annotations=ToolAnnotations(

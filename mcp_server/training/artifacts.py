@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 
 import mcp_server
+from mcp_server.datasets.secrets import redact_value
 from mcp_server.jobs.cleanup import RESERVATION
 from mcp_server.jobs.files import write_json
 from mcp_server.jobs.store import JobSpec
@@ -24,8 +25,9 @@ from mcp_server.training.options import TrainingOptions
 PROVENANCE = RESERVATION
 
 
-def write_provenance(folder: Path, spec: JobSpec, **results: Any) -> None:
-    """``provenance.json``: job, model, data (with hashes), options, versions, results, and the command that repeats it."""
+def write_provenance(folder: Path, spec: JobSpec, rows: dict[str, int], **results: Any) -> None:
+    """``provenance.json``: job, model, data (hashes, rows of each split), options, versions, results, and the command
+    that repeats it."""
     options = TrainingOptions.model_validate(spec.options)
     write_json(
         folder / PROVENANCE,
@@ -33,7 +35,7 @@ def write_provenance(folder: Path, spec: JobSpec, **results: Any) -> None:
             "job_id": spec.job_id,
             "created": spec.created,
             "model": options.model,
-            "data": {"path": options.data, "files": _hashes(Path(options.data))},
+            "data": {"path": options.data, "files": _hashes(Path(options.data)), "rows": rows},
             "options": options.model_dump(mode="json"),
             "versions": versions(),
             "results": results,
@@ -93,17 +95,27 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def command(options: BaseModel, name: str = "train") -> str:
-    """The ``mlx-training`` command ``name`` with these options; those at their defaults are left out."""
+    """The ``mlx-training`` command of this name with these options; those at their defaults are left out."""
     words = ["mlx-training", name]
-    for name, field in type(options).model_fields.items():
-        value = getattr(options, name)
-        if value == field.get_default(call_default_factory=True):
-            continue
-        flag = "--" + name.replace("_", "-")
+    for option, value in changed(options).items():
+        flag = "--" + option.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
-            continue
-        if isinstance(value, BaseModel):
-            value = value.model_dump(exclude_none=True)
-        words += [flag, value if isinstance(value, str) else json.dumps(value)]
+        else:
+            words += [flag, value if isinstance(value, str) else json.dumps(value)]
     return shlex.join(words)
+
+
+def changed(options: BaseModel) -> dict[str, Any]:
+    """The options that differ from their defaults, as plain data without secrets."""
+    found: dict[str, Any] = {}
+    for name, field in type(options).model_fields.items():
+        value = getattr(options, name)
+        if value != field.get_default(call_default_factory=True):
+            found[name] = value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
+    return redact_value(found)
+
+
+def repeated(options: TrainingOptions) -> TrainingOptions:
+    """The same run for a new adapter, since an existing one is never overwritten."""
+    return options.model_copy(update={"adapter_path": None})

@@ -38,6 +38,13 @@ class LogRequest(BaseModel):
         default=0, ge=0, le=1800, allow_inf_nan=False, description="Wait up to this long for news; 0 answers at once"
     )
     until: Until = Field(default="any", description="What to wait for; the end of the job always ends the wait")
+    image: bool | None = Field(
+        default=None,
+        description="The curves as a picture; default once the job has ended, since a picture costs tokens",
+    )
+    compare_with: list[str] = Field(
+        default_factory=list, max_length=7, description="Job ids to draw over it in one picture"
+    )
 
 
 class LogDelta(BaseModel):
@@ -63,6 +70,9 @@ class LogDelta(BaseModel):
     diagnosis: list[Finding] = Field(default_factory=list, description="What the alerts mean and what to do")
     result: dict[str, Any] | None = Field(default=None, description="What the finished job reports")
     why: str | None = None
+    picture: str | None = Field(default=None, description="Why there is no picture though one was asked for")
+    sparkline: str | None = Field(default=None, description="The training loss in a line, in a picture's place")
+    report: str | None = Field(default=None, description="A page with everything about the job, for people")
     next_step: str | None = None
 
 
@@ -122,6 +132,7 @@ def _delta(folder: JobFolder, view: JobView, news: EventSlice) -> LogDelta:
         diagnosis=diagnose(news.events, view.why),
         result=outcome.result if outcome else None,
         why=brief(view.why, MOST_WHY) if view.why else None,
+        report=str(folder.report) if folder.report.exists() else None,
         next_step=_next_step(view, news.cursor),
     )
 

@@ -87,6 +87,7 @@ class TrainingLoop(TrainingCallback):
         among = (self._ranks.number, self._ranks.size)
         self.order = make_order(train_set, options, self._parts, *among)
         self.validation = Validation(valid_set, options, options.val_batches, *among) if valid_set is not None else None
+        self.rows = {"train": len(train_set)} | ({} if valid_set is None else {"valid": len(valid_set)})
         self._watch = Watch()
         self._window = Window()
         self._parts_done = 0
@@ -94,7 +95,7 @@ class TrainingLoop(TrainingCallback):
         self._learning_rate = float("nan")
         self._swap_at_start = psutil.swap_memory().used
         self._validations_without_gain = 0
-        self._data_digest = data_digest(Path(options.data))
+        self.data_digest = data_digest(Path(options.data))
         self._skips_in_a_row = 0
         self._odd_losses = 0  # that are not finite, since the last update
         self._skipped = 0
@@ -329,7 +330,7 @@ class TrainingLoop(TrainingCallback):
             "best_val_step": self.best_val_step,
             "validations_without_gain": self._validations_without_gain,
             "options": self._options.model_dump(mode="json"),
-            "data_digest": self._data_digest,
+            "data_digest": self.data_digest,
         }
         if not checkpoints.finite(self._model):
             raise NotFiniteError(f"the weights hold NaN or infinity at step {self.step}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -80,6 +82,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     checkpoint = ranks.folder(checkpoint, worker.folder.checkpoints)
     if checkpoint is not None:
         loop.resume(checkpoint)
+    worker.events.write("data", rows=loop.rows, digest=loop.data_digest)
     test = (
         Validation(test_set, options, options.test_batches, ranks.number, ranks.size) if test_set is not None else None
     )
@@ -103,7 +106,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
             raise job.Stopped(loop.failure)  # all ranks found the same; rank 0 has it to say
         if loop.last_checkpoint is not None:
             _load_weights(model, loop.last_checkpoint)
-            _publish(worker, options, model, loop)
+            _publish(worker, options, model, loop, weights_of_step=int(loop.last_checkpoint.name))
         raise TrainingFailed(loop.failure)
     if loop.stopped:
         _end_stopped(worker, options, model, loop)
@@ -111,18 +114,12 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     best = ranks.folder(kept, worker.folder.checkpoints)
     if best is not None:
         _load_weights(model, best)
-    result: dict[str, Any] = {
-        "steps": loop.step,
+    result = _losses(loop) | {
         "seconds": round(time.time() - started, 1),
-        "final_train_loss": loop.last_train_loss,
-        "final_val_loss": loop.last_val_loss,
-        "best_val_loss": loop.best_val_loss,
-        "best_val_step": loop.best_val_step,
         "stopped_early": loop.stopped_early or None,
         "weights_of_step": loop.best_val_step if best is not None else loop.step,
         "peak_memory_gb": round(ranks.largest(mx.get_peak_memory()) / 1e9, 3),
         "ranks": ranks.size if ranks.size > 1 else None,
-        "trained_tokens": loop.trained_tokens,
         "trainable_parameters": trainable,
         "skipped_updates": loop.skipped or None,
         "measures": chosen,
@@ -133,6 +130,19 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     if ranks.leads:
         result["adapter_path"] = str(_publish(worker, options, model, loop, **result))
     return {name: value for name, value in result.items() if value is not None}
+
+
+def _losses(loop: TrainingLoop) -> dict[str, Any]:
+    """How far the run came, for its result and for an adapter that is published before the end."""
+    return {
+        "steps": loop.step,
+        "final_train_loss": loop.last_train_loss,
+        "final_val_loss": loop.last_val_loss,
+        "best_val_loss": loop.best_val_loss,
+        "best_val_step": loop.best_val_step,
+        "peak_memory_gb": round(mx.get_peak_memory() / 1e9, 3),
+        "trained_tokens": loop.trained_tokens,
+    }
 
 
 def load_data(
@@ -303,7 +313,7 @@ def _end_stopped(worker: job.WorkerJob, options: TrainingOptions, model: nn.Modu
         raise job.Stopped(f"stopped with rank 0 at step {loop.step}")
     if worker.pause_requested:
         raise job.Stopped(f"paused {where}; go on with stop_job(action='continue')", status="paused")
-    adapter = _publish(worker, options, model, loop)
+    adapter = _publish(worker, options, model, loop, **_losses(loop), weights_of_step=loop.step)
     raise job.Stopped(f"stopped as asked {where}; the adapter of that step is in {adapter}")
 
 
@@ -317,14 +327,17 @@ def _publish(
         folder.mkdir(parents=True, exist_ok=True)
         artifacts.keep_aside(folder)
         write_json(folder / checkpoints.CONFIG, options.as_mlx_lm())
-        artifacts.write_provenance(folder, worker.spec, **{"steps": loop.step, **results})
+        artifacts.write_provenance(folder, worker.spec, loop.rows, **{"steps": loop.step, **results})
         replace_atomic(folder / checkpoints.WEIGHTS, lambda file: checkpoints.save_weights(file, model))
     except OSError as error:
         raise PathError(
             f"the adapter could not be written to {folder}: {error}; free space there, then resume: "
             f"the last checkpoint, {loop.last_checkpoint}, is intact"
         ) from error
-    curve.write_png(worker.folder.metrics, folder / "loss.png", sys.executable)
+    picture = worker.folder.path / curve.PICTURE
+    if curve.write_png({worker.folder.job_id: worker.folder.metrics}, picture, sys.executable) is None:
+        with contextlib.suppress(OSError):  # the adapter is whole without it
+            shutil.copyfile(picture, folder / curve.PICTURE)
     worker.events.write("phase", name="adapter saved", path=str(folder))
     return folder
 

@@ -1,6 +1,6 @@
-"""Gets the programs that the end-to-end tests drive: Claude Code and the protocol's own tools from npm, and uv.
+"""Gets the programs that the end-to-end tests drive: Claude Code, Chromium and the protocol's own tools from npm, and uv.
 
-A client is installed once into a cache folder that outlives the test run. Whatever can't be had is a reason to skip,
+A program is installed once into a cache folder that outlives the test run. Whatever can't be had is a reason to skip,
 said in one sentence, never a failure of the plugin.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PACKAGE = "@anthropic-ai/claude-code"
+
+# Chromium for Linux as an npm package, and what drives it. Both known to work together.
+BROWSER = ("@sparticuz/chromium@147.0.0", "playwright-core@1.65.1")
 
 # The newest client, and the oldest one that the plugin promises to work with.
 VERSIONS = ("newest", "2.1.197")
@@ -104,6 +108,46 @@ def _node() -> Path:
         if int(shown.removeprefix("v").partition(".")[0]) >= 22:
             return Path(found)
     return _installed("node-22", "node@22") / "node_modules" / ".bin" / "node"
+
+
+@functools.cache
+def browser() -> tuple[Path, dict[str, str]]:
+    """A folder whose ``node_modules`` has playwright-core, and the environment that names Chromium's executable.
+
+    ``$MLX_TRAINING_CHROMIUM`` or a Chromium or Chrome on PATH is taken, else on Linux the npm package, unpacked.
+    """
+    named = os.environ.get("MLX_TRAINING_CHROMIUM") or next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    if named is None and (sys.platform != "linux" or platform.machine() != "x86_64"):
+        raise Unavailable("there is no Chromium here; install one, or name it in MLX_TRAINING_CHROMIUM")
+    folder = cache_folder() / f"browser-{BROWSER[0].rpartition('@')[2]}"
+    with _locked(folder.with_suffix(".lock")):
+        if not (folder / "installed").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            (folder / "package.json").write_text('{"private": true}\n')
+            npm_flags = ("--prefix", str(folder), "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error")
+            _npm("install", *npm_flags, *BROWSER, timeout=240)
+            if named is None:
+                _unpack_chromium(folder)
+            (folder / "installed").touch()
+    if named is not None:
+        return folder, {"CHROMIUM": named}
+    return folder, {"CHROMIUM": str(folder / "chromium"), "LD_LIBRARY_PATH": str(folder / "al2023" / "lib")}
+
+
+def _unpack_chromium(folder: Path) -> None:
+    """The package unpacks itself below $TMPDIR, with the libraries it needs where it takes the machine for Amazon's."""
+    node = shutil.which("node")
+    if node is None:
+        raise Unavailable("node is not installed, so Chromium can't be unpacked")
+    code = "import('@sparticuz/chromium').then(found => found.default.executablePath())"
+    variables = {**os.environ, "TMPDIR": str(folder), "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs22.x"}
+    command = [node, "--input-type=module", "--eval", code]
+    done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode != 0 or not (folder / "chromium").exists():
+        raise Unavailable(f"Chromium could not be unpacked: {done.stderr.strip()[-300:]}")
 
 
 def _link_native_binary(package: Path) -> None:

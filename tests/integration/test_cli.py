@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,9 @@ from typing import Any
 import pytest
 
 from mcp_server.cli import main
+from mcp_server.cli.options import add_options, read_options
+from mcp_server.training import artifacts
+from mcp_server.training.options import TrainingOptions
 from tests.helpers import folder, status, wait_until
 from tests.random_adapters import make_adapter
 
@@ -99,6 +104,23 @@ def test_benchmark_script_of_the_seed_takes_the_data_from_the_adapter(project: P
     assert json.loads(done.stdout)["comparison"]["win_rate"] >= 0
     done = subprocess.run(command[:-2], capture_output=True, text=True, cwd=project, env=dict(os.environ), check=True)
     assert "base alone" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    ["cosine", "4:1e-3,2:1e-4", {"name": "cosine_decay", "arguments": [1e-3, 6]}],
+    ids=["name", "phases", "form"],
+)
+def test_printed_command_says_the_same_run_again(schedule: str | dict[str, Any]):
+    options = TrainingOptions.model_validate(
+        {"model": "a model", "data": "data", "iters": 6, "lr_schedule": schedule, "auto_recover": False}
+        | {"lora_parameters": {"rank": 4, "keys": ["self_attn.q_proj"]}, "optimizer_config": {"adam": {"eps": 1e-6}}}
+    )
+    words = shlex.split(artifacts.command(options))
+    parser = argparse.ArgumentParser()
+    add_options(parser, TrainingOptions)
+    assert words[:2] == ["mlx-training", "train"]
+    assert read_options(parser.parse_args(words[2:]), TrainingOptions) == options
 
 
 def test_errors_are_one_line_with_the_remedy(project: Path, capsys: pytest.CaptureFixture[str]):

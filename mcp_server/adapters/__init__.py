@@ -1,0 +1,1 @@
+"""The adapters that there are: found, described from what lies beside them, ranked and compared."""

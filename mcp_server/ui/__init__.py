@@ -1,0 +1,1 @@
+"""The local page: all jobs live, on this machine alone, only to read."""

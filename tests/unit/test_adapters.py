@@ -1,0 +1,244 @@
+"""Adapters: found, described, ranked, compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_server.adapters import find
+from mcp_server.adapters.listing import AdapterRequest, list_adapters
+from mcp_server.cli import main
+from mcp_server.errors import PathError
+from mcp_server.training.options import TrainingOptions
+from tests.recorded import BENCHMARK, make_job
+
+RESULTS = {"steps": 100, "weights_of_step": 100, "final_val_loss": 1.0, "best_val_loss": 1.0, "best_val_step": 99}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.setenv("CLAUDE_PROJECT_DIR", str(folder))
+    return folder
+
+
+def put_adapter(
+    folder: Path,
+    *,
+    job_id: str = "train-1",
+    valid: str = "sha256:v",
+    age: float = 0.0,
+    results: dict[str, Any] | None = None,
+    **options: Any,
+) -> Path:
+    """An adapter folder as a training leaves it."""
+    folder.mkdir(parents=True)
+    given = TrainingOptions.model_validate({"model": "some/model", "data": "/project/data"} | options)
+    (folder / "adapter_config.json").write_text(json.dumps(given.as_mlx_lm()), encoding="utf-8")
+    (folder / "adapters.safetensors").write_bytes(b"x" * 1000)
+    when = time.time() - age
+    os.utime(folder / "adapters.safetensors", (when, when))
+    record = {
+        "job_id": job_id,
+        "data": {
+            "path": given.data,
+            "files": {"train.jsonl": "sha256:t" + "0" * 40, "valid.jsonl": valid},
+            "rows": {"train": 40},
+        },
+        "options": given.model_dump(mode="json"),
+        "results": RESULTS | (results or {}),
+    }
+    (folder / "provenance.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
+def paths(**request: Any) -> list[str]:
+    return [adapter.path for adapter in list_adapters(AdapterRequest(**request)).adapters]
+
+
+def test_adapters_are_found_below_the_project_and_where_jobs_put_them(project: Path, tmp_path: Path):
+    put_adapter(project / "adapters/a")
+    put_adapter(project / "adapters/b/previous/20260101-000000")
+    elsewhere = put_adapter(tmp_path / "elsewhere")
+    make_job("train-20260101-000000-aaaa", adapter_path=str(elsewhere))
+    make_job("train-20260101-000000-bbbb", adapter_path=str(project / "adapters/a"))
+    make_job("train-20260101-000000-cccc", adapter_path=str(tmp_path / "gone"))
+    (project / "adapters/empty").mkdir()
+    assert set(paths()) == {"adapters/a", "adapters/b/previous/20260101-000000", str(elsewhere)}
+
+
+def test_the_search_keeps_out_of_links_checkpoints_and_other_peoples_folders(project: Path, tmp_path: Path, home: Path):
+    put_adapter(project / "real")
+    outside = put_adapter(tmp_path / "outside/deep")
+    (project / "link").symlink_to(outside.parent, target_is_directory=True)
+    (project / "loop").symlink_to(project, target_is_directory=True)
+    for name in (".git/a", ".venv/a", "node_modules/a", "jobs/x/checkpoints/0000100"):
+        put_adapter(project / name)
+    assert paths() == ["real"]
+
+
+def test_the_search_is_bounded_and_says_so(project: Path, monkeypatch: pytest.MonkeyPatch):
+    put_adapter(project / "near")
+    for number in range(30):
+        (project / f"a{number}/b/c").mkdir(parents=True)
+    put_adapter(project / "a3/b/c/far")
+    monkeypatch.setattr(find, "_MOST_FOLDERS", 40)
+    found = list_adapters(AdapterRequest())
+    assert [adapter.path for adapter in found.adapters] == ["near"]
+    assert "cut short" in found.showing
+    assert paths(folder="a3") == ["a3/b/c/far"]
+
+
+def test_best_comes_first_with_what_repeats_it(project: Path):
+    put_adapter(project / "worse", results={"final_val_loss": 1.5, "best_val_loss": 1.2}, learning_rate=1e-4)
+    put_adapter(project / "best", job_id="train-2", results={"final_val_loss": 0.9}, age=50, learning_rate=3e-5)
+    found = list_adapters(AdapterRequest())
+    assert [adapter.path for adapter in found.adapters] == ["best", "worse"]
+    assert (
+        found.summary
+        == "best is 1 of 2 by validation loss: validation loss 0.9 after 100 steps; not benchmarked yet, so not proved"
+    )
+    assert found.best is not None
+    assert found.best.arguments == {"model": "some/model", "data": "/project/data", "learning_rate": 3e-5}
+    assert found.best.command == "mlx-training train --model some/model --data /project/data --learning-rate 3e-05"
+    worse = found.adapters[1]
+    assert worse.options == {"learning_rate": 1e-4}, "only what the best has otherwise"
+    assert (worse.val_loss, worse.best_val_loss) == (1.5, 1.2), "its weights are not those of its best step"
+
+
+def test_losses_of_other_data_are_not_ranked_against_each_other(project: Path):
+    put_adapter(project / "old", valid="sha256:old", age=500, results={"final_val_loss": 0.1})
+    put_adapter(project / "masked", age=300, results={"final_val_loss": 0.2}, mask_prompt=True)
+    put_adapter(project / "new", age=10, results={"final_val_loss": 2.0})
+    found = list_adapters(AdapterRequest())
+    assert [(adapter.path, adapter.rank) for adapter in found.adapters] == [
+        ("new", "1 of 1 by validation loss"),
+        ("masked", "1 of 1 by validation loss"),
+        ("old", "1 of 1 by validation loss"),
+    ]
+
+
+def test_benchmarks_on_one_test_set_outrank_validation(project: Path):
+    for name, val, held_out in (("a", 0.5, 0.8), ("b", 0.6, 0.3)):
+        adapter = put_adapter(project / name, age=500, results={"final_val_loss": val})
+        measured = BENCHMARK | {"adapter": BENCHMARK["adapter"] | {"loss": held_out}}
+        make_job(f"benchmark-20260101-000000-{name}", adapter_path=str(adapter), result=measured)
+    found = list_adapters(AdapterRequest())
+    assert [adapter.path for adapter in found.adapters] == ["b", "a"]
+    assert found.adapters[0].rank == "1 of 2 by benchmark loss"
+    seen = found.adapters[0].benchmark
+    assert seen is not None and (seen.verdict, seen.loss, seen.exact_match) == ("better", 0.3, 0.75)
+
+
+def test_newest_benchmark_counts_unless_the_weights_are_newer(project: Path):
+    adapter = put_adapter(project / "a", age=500)
+    make_job("benchmark-20260101-000000-aaaa", adapter_path=str(adapter), result=BENCHMARK | {"rows": 1})
+    make_job("benchmark-20260102-000000-bbbb", adapter_path=str(adapter), result=BENCHMARK | {"rows": 2})
+    make_job("benchmark-20260103-000000-cccc", adapter_path=str(adapter), status="failed")
+    make_job("benchmark-20260104-000000-dddd", adapter_path="/another")
+    seen = list_adapters(AdapterRequest()).adapters[0].benchmark
+    assert seen is not None and seen.rows == 2
+    os.utime(adapter / "adapters.safetensors")
+    assert list_adapters(AdapterRequest()).adapters[0].benchmark is None
+
+
+def test_adapters_made_elsewhere_are_listed_last(project: Path):
+    put_adapter(project / "ours", age=900)
+    stock = put_adapter(project / "stock", iters=70)
+    (stock / "provenance.json").unlink()
+    damaged = put_adapter(project / "damaged", age=5)
+    (damaged / "provenance.json").write_text("{", encoding="utf-8")
+    (damaged / "adapter_config.json").write_text("[]", encoding="utf-8")
+    found = list_adapters(AdapterRequest())
+    assert [adapter.path for adapter in found.adapters] == ["ours", "stock", "damaged"]
+    assert found.adapters[1].options["iters"] == 70
+    assert found.adapters[1].job_id is None
+    assert found.adapters[2].model is None
+
+
+@pytest.mark.parametrize("odd", [[], 5, "x", {"train": []}, None, float("inf")])
+def test_records_of_any_form_are_survived(project: Path, odd: Any):
+    adapter = put_adapter(project / "one")
+    record = json.loads((adapter / "provenance.json").read_text(encoding="utf-8"))
+    keys = ("job_id", "model", "options", "results", "data")
+    results = dict.fromkeys(RESULTS, odd) | {"seconds": odd, "trained_tokens": odd, "peak_memory_gb": odd}
+    changes = [{key: odd} for key in keys] + [{"data": {"files": odd, "rows": odd, "path": odd}}, {"results": results}]
+    for change in changes:
+        (adapter / "provenance.json").write_text(json.dumps(record | change), encoding="utf-8")
+        assert paths() == ["one"], change
+
+
+def test_pages_and_emptiness_are_said(project: Path):
+    assert list_adapters(AdapterRequest()).summary == "there are no adapters yet; start_lora_training makes one"
+    for number in range(7):
+        put_adapter(project / f"a{number}", results={"final_val_loss": 1.0 + number})
+    found = list_adapters(AdapterRequest(limit=3, offset=5))
+    assert [adapter.path for adapter in found.adapters] == ["a5", "a6"]
+    assert found.showing == "2 of 7 adapters"
+    with pytest.raises(PathError, match="nowhere"):
+        list_adapters(AdapterRequest(folder="nowhere"))
+
+
+def test_the_default_answer_is_terse(project: Path):
+    for number in range(12):
+        name = project / f"adapters/support-tone-r{8 + number}-long-name"
+        adapter = put_adapter(
+            name, age=500, learning_rate=1e-4 + number * 1e-5, iters=600 + number, mask_prompt=True, batch_size=2
+        )
+        make_job(f"benchmark-20260101-000000-{number:04}", adapter_path=str(adapter), result=BENCHMARK)
+    text = list_adapters(AdapterRequest()).model_dump_json(exclude_none=True)
+    assert len(text) < 1200 * 3.5, "about 3.5 characters a token"
+
+
+def test_two_are_compared_by_what_differs(project: Path):
+    one = put_adapter(
+        project / "one", job_id="train-1", learning_rate=1e-4, results={"final_val_loss": 0.5, "peak_memory_gb": 3.0}
+    )
+    put_adapter(
+        project / "two", job_id="train-2", results={"final_val_loss": 0.7, "peak_memory_gb": 2.0}, data="/project/more"
+    )
+    make_job("benchmark-20260101-000000-aaaa", adapter_path=str(one), result=BENCHMARK)
+    make_job("train-20260101-000000-aaaa", adapter_path=str(one))
+    os.utime(one / "adapters.safetensors", (1, 1))
+    found = list_adapters(AdapterRequest(compare=["train-20260101-000000-aaaa", "two"])).comparison
+    assert found is not None
+    assert found.adapters == ("one", "two")
+    assert found.options == {"learning_rate": (1e-4, 1e-5)}
+    assert found.data == {"data": ("/project/data", "/project/more")}
+    assert found.results["val_loss"] == (0.5, 0.7)
+    assert found.results["peak_memory_gb"] == (3.0, 2.0)
+    assert found.benchmark["verdict"] == ("better", None)
+    assert found.summary == "the first has the lower validation loss: 0.5 against 0.7"
+    assert found.curves == "read_training_log(job_id='train-1', compare_with=['train-2'])"
+
+
+def test_comparing_what_is_not_there_names_the_remedy(project: Path):
+    put_adapter(project / "one")
+    with pytest.raises(PathError, match="not an adapter folder"):
+        list_adapters(AdapterRequest(compare=["one", "nothing"]))
+    make_job("train-20260101-000000-aaaa", adapter_path="/gone")
+    with pytest.raises(PathError, match="has no adapter"):
+        list_adapters(AdapterRequest(compare=["one", "train-20260101-000000-aaaa"]))
+
+
+def test_secrets_of_the_options_are_not_repeated(project: Path):
+    put_adapter(project / "one", hf_dataset={"path": "org/data", "config": {"token": "plain-looking"}})
+    text = list_adapters(AdapterRequest()).model_dump_json()
+    assert "org/data" in text
+    assert "plain-looking" not in text
+
+
+def test_names_of_folders_reach_the_terminal_without_control_characters(
+    project: Path, capsys: pytest.CaptureFixture[str]
+):
+    put_adapter(project / "a\x1b[2J[red]b\x07")
+    assert main(["adapters"]) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown and "\x07" not in shown
+    assert "[red]" in shown, "not taken for rich's own marks"
