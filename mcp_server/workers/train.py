@@ -178,7 +178,7 @@ def load_data(
 
 def _check_data(worker: job.WorkerJob, options: TrainingOptions, loop: TrainingLoop, test: Validation | None) -> None:
     worker.phase("checking rows")
-    coming = loop.order.coming(options.iters - loop.step)
+    coming = loop.order.coming(max(1, options.iters - loop.step))  # a run killed at its end still has its rows checked
     alerts = check_rows(worker, loop.order.rows, coming, "train", stock=options.stock)
     for name, other in (("valid", loop.validation), ("test", test)):
         if other is not None:
