@@ -6,7 +6,8 @@
 Random weights and random tokens, made on the fly: nothing is downloaded. Workloads: ``fixed``, rows of one length with
 grad_checkpoint, and ``real``, log-normal lengths of median 200 up to the longest. Every configuration runs in a fresh process
 (MLX reads its variables when it starts), the configurations of a round one after the other. *Useful* tokens are those of the
-rows, padding left out. The evaluation loss is stock's own, on the same held-out rows for all. Prints a table, writes JSON.
+rows, padding left out; their speed is that of steps whose shape was traced before. The evaluation loss is stock's own, on the
+same held-out rows for all. Prints a table, writes JSON.
 """
 
 from __future__ import annotations
@@ -42,7 +43,15 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "command-buffer limits": NONE | STOCK_CACHE | {"command_buffer_limits": True},
     "all": {"length_bucketing": True, "fused_loss": True, "command_buffer_limits": True, "keep_cache": True},
     "default": {},
-}
+    "all, 4 operations a buffer": {
+        "length_bucketing": True, "fused_loss": True, "command_buffer_limits": False, "keep_cache": True,
+        "environment": {"MLX_MAX_OPS_PER_BUFFER": "4", "MLX_BFS_MAX_WIDTH": "1"},
+    },
+    "4 operations a buffer": NONE | STOCK_CACHE | {
+        "environment": {"MLX_MAX_OPS_PER_BUFFER": "4", "MLX_BFS_MAX_WIDTH": "1"}
+    },
+}  # fmt: skip
+CUDA_ALONE = ("all, 4 operations a buffer", "4 operations a buffer")
 
 
 def make_model(shape: str, kind: str) -> Any:
@@ -154,21 +163,28 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
             iterate_batches=batches, training_callback=Clock(),
         )  # fmt: skip
     peak = mx.get_peak_memory()
-    warm = max(1, len(plan) // 4)  # the first steps of each shape trace and compile
-    useful = sum(len(row) for batch in plan[warm:] for row in batch)
+    # Tracing a shape for the first time takes about as long as some steps of it: in a real run each shape comes a thousand
+    # times, so speed is that of steps whose shape was seen before, and what the first ones took on top is said apart.
+    shapes = [pad(batch, longest)[0].shape[1] for batch in plan]
+    again = [step for step in range(1, len(plan)) if shapes[step] in shapes[:step]]
+    useful = sum(len(row) for step in again for row in plan[step])
+    seconds = sum(ends[step] - ends[step - 1] for step in again)
     padded = sum(len(batch) * (pad(batch, longest)[0].shape[1] - 1) for batch in plan)
     model.eval()
     values = [trainer.default_loss(model, *pad(batch, longest)) for batch in held_out]
     total = sum(value.item() * count.item() for value, count in values)
     return {
-        "useful_tokens_per_second": round(useful / (ends[-1] - ends[warm - 1]), 2),
+        "useful_tokens_per_second": round(useful / seconds, 2),
+        "shapes": len(set(shapes)),
+        "steps_timed": len(again),
+        "seconds_of_first_steps": round(ends[-1] - ends[0] - seconds, 2),
         "peak_gb": round(peak / 1e9, 4),
         "train_loss": losses[-1],
         "eval_loss": total / sum(count.item() for _, count in values),
         "padding": round(1 - sum(map(len, rows)) / padded, 4),
         "fused_loss": fused,
         "cache_bytes": kept,
-        "variables": {name: value for name, value in os.environ.items() if name.startswith("MLX_MAX_")},
+        "variables": {name: value for name, value in os.environ.items() if name.startswith(("MLX_MAX_", "MLX_BFS_"))},
     }
 
 
@@ -190,6 +206,7 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
 
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MLX_MAX_")}
     environment = clean | measures.buffer_limits(options_of(spec), backend(), clean)
+    environment |= spec["configuration"].get("environment", {})
     command = [sys.executable, __file__, "--one", json.dumps(spec)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -215,7 +232,10 @@ def summary(runs: list[dict[str, Any]], stock: list[dict[str, Any]]) -> dict[str
         "speed_ratio_min_max": [round(min(speed), 3), round(max(speed), 3)],
         "peak_gb": statistics.median(run["peak_gb"] for run, _ in pairs),
         "peak_ratio": round(statistics.median(run["peak_gb"] / base["peak_gb"] for run, base in pairs), 3),
-        **{name: statistics.median(run[name] for run, _ in pairs) for name in ("train_loss", "eval_loss", "padding")},
+        **{
+            name: statistics.median(run[name] for run, _ in pairs)
+            for name in ("train_loss", "eval_loss", "padding", "shapes", "steps_timed", "seconds_of_first_steps")
+        },
         "fused_loss": pairs[0][0]["fused_loss"],
         "rounds": len(pairs),
     }
@@ -238,7 +258,8 @@ def main() -> None:
     if asked.one:
         print(json.dumps(run_one(json.loads(asked.one))))
         return
-    names = [name for name in CONFIGURATIONS if not asked.only or name in asked.only or name == "stock"]
+    known = [name for name in CONFIGURATIONS if name not in CUDA_ALONE or backend() == "linux-cuda"]
+    names = [name for name in known if not asked.only or name in asked.only or name == "stock"]
     record: dict[str, Any] = {
         "benchmark": "measures against stock, interleaved", "backend": backend(),
         "arguments": {k: v for k, v in vars(asked).items() if k not in ("one", "output", "only")}, "workloads": {},
