@@ -63,6 +63,8 @@ def course(steps: int = 20) -> list[dict[str, Any]]:
 
 BENCHMARK: dict[str, Any] = {
     "model": "some/model",
+    "data": "/project/data",
+    "split": "test",
     "rows": 12,
     "tokens": 99,
     "base": {"loss": 2.5, "perplexity": 12.2, "exact_match": 0.0},

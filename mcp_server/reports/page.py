@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from mcp_server import __version__
 from mcp_server.datasets.secrets import redact_value
 from mcp_server.evaluation.past import PastBenchmark
-from mcp_server.evaluation.report import BenchmarkReport, Measured
+from mcp_server.evaluation.report import METRICS, BenchmarkReport, Measured, Spread
 from mcp_server.reports.chart import Line, Mark, chart
 from mcp_server.reports.facts import JobFacts, plain
 from mcp_server.reports.markup import Html, element, escape, join, table
@@ -194,20 +194,30 @@ def _benchmark(facts: JobFacts) -> Html:
 
 
 def _comparison(measured: BenchmarkReport) -> Html:
-    columns = [one for one in (measured.base, measured.adapter) if one is not None]
+    columns = [_figures(one) for one in (measured.base, measured.adapter) if one is not None]
     rows: list[list[str]] = []
-    for name in Measured.model_fields:
-        values = [getattr(one, name) for one in columns]
+    for name in dict.fromkeys(name for column in columns for name in column):
+        values = [column.get(name) for column in columns]
         if any(isinstance(value, int | float) for value in values):
             cells = (_figure(name, value) for value in values)
             rows.append([name.replace("_per_second", "/s").replace("_gb", ", GB").replace("_", " "), *cells])
     return table(rows, head=("", "base", *(["adapter"] if measured.adapter else [])))
 
 
+def _figures(measured: Measured) -> dict[str, Any]:
+    """What was measured of one model by name; of speeds the medians."""
+    found: dict[str, Any] = dict(measured)
+    speed = found.pop("speed")
+    for name, value in [] if speed is None else list(speed):
+        if isinstance(value, Spread):
+            found[name] = value.median
+    return found | ({} if speed is None else {"peak_memory_gb": speed.peak_memory_gb})
+
+
 def _figure(name: str, value: Any) -> str:
     if not isinstance(value, int | float):
         return "–"
-    return f"{value:.1%}" if name in ("exact_match",) else f"{value:,.5g}"
+    return f"{value:.1%}" if name in METRICS else f"{value:,.5g}"
 
 
 def _samples(facts: JobFacts) -> Html:

@@ -66,8 +66,9 @@ class ToolResult:
         return [block["source"]["media_type"] for block in self.blocks if block["type"] == "image"]
 
     def json(self) -> JsonObject:
-        """The structured content of an MCP tool, which reaches the model as JSON text."""
-        return json.loads(self.text)
+        """The structured content of an MCP tool, which reaches the model as JSON text; beside a picture it may have notes."""
+        texts = [block["text"] for block in self.blocks if block["type"] == "text"]
+        return json.loads(next((text for text in texts if text.lstrip().startswith("{")), self.text))
 
 
 def _blocks(content: str | Sequence[JsonObject] | None) -> list[JsonObject]:

@@ -28,6 +28,7 @@ def specialist(request: Request) -> Script:
         )
         losses += log["train"]
     assert log["status"] == "completed", log
+    seen = yield from call_mcp(f"{TOOL}read_training_log", job_id=started["job_id"], image=True)
     benchmark = yield from ask(
         "run_benchmark",
         model="models/base-4bit",
@@ -37,7 +38,9 @@ def specialist(request: Request) -> Script:
         max_tokens=32,
         wait_seconds=120,
     )
-    yield json.dumps({"job_id": started["job_id"], "losses": losses, "benchmark": benchmark})
+    yield json.dumps(
+        {"job_id": started["job_id"], "losses": losses, "images": seen.image_types, "benchmark": benchmark}
+    )
 
 
 def test_the_specialist_converts_trains_follows_and_proves_that_the_adapter_is_better(
@@ -65,6 +68,7 @@ def test_the_specialist_converts_trains_follows_and_proves_that_the_adapter_is_b
     report = json.loads(next(line for line in session.answer.splitlines() if line.strip().startswith("{")))
     assert [step for step, _ in report["losses"]] == [10, 20, 30, 40, 50, 60]
     assert report["losses"][-1][1] < report["losses"][0][1] / 2
+    assert report["images"] == ["image/png"], "the loss curve reaches the model as a picture"
     comparison = report["benchmark"]["report"]["comparison"]
     assert comparison["verdict"] == "better"
     assert comparison["interval_95"][1] < 0

@@ -134,6 +134,10 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("start_lora_training", training()),
     ("read_training_log", {"job_id": "", "wait_seconds": 90, "until": "end"}),
     ("run_benchmark", {"model": "model", "adapter_path": "adapters/test", "data": "data", "num_prompts": 2}),
+    ("generate_text", {"model": "model", "adapter_path": "adapters/test", "prompt": "How much?", "max_tokens": 4}),
+    ("fuse_adapter", {"model": "model", "adapter_path": "adapters/test", "save_path": "fused"}),
+    ("list_adapters", {}),
+    ("make_report", {"job_id": ""}),
     ("list_jobs", {}),
     ("stop_job", {"job_id": ""}),
 ]

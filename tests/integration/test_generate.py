@@ -99,4 +99,4 @@ async def test_adapter_of_another_model_and_a_diverged_one_are_named(client: Cli
     shutil.copy(project / "adapter/adapters.safetensors", project / "nan/adapters.safetensors")
     config = json.loads((project / "nan/adapter_config.json").read_text())
     (project / "nan/adapter_config.json").write_text(json.dumps(config | {"lora_parameters": None}))
-    assert "does not fit this model" in await failure(client, "generate_text", adapter_path="nan", prompt=PROMPT)
+    assert "has no lora_parameters" in await refusal(client, "generate_text", adapter_path="nan", prompt=PROMPT)

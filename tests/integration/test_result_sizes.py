@@ -109,8 +109,8 @@ async def test_a_log_with_every_alert_many_times(client: Client, project: Path) 
 async def test_a_benchmark_of_long_prompts_and_answers(client: Client, project: Path) -> None:
     long_row = {
         "messages": [
-            {"role": "user", "content": "Tell me all about the lamp and the desk. " * 60},
-            {"role": "assistant", "content": "The lamp is red and the desk is blue. " * 60},
+            {"role": "user", "content": "Tell me all about the lamp and the desk. " * 12},
+            {"role": "assistant", "content": "The lamp is red and the desk is blue. " * 12},
         ]
     }
     (project / "data" / "test.jsonl").write_text("".join(json.dumps(long_row) + "\n" for _ in range(8)))
