@@ -11,7 +11,7 @@ demo: setup  ## the whole main job, offline, on an embedded tiny model
 	$(RUN) mlx-training demo
 
 test: setup  ## unit, integration and end-to-end tests
-	$(RUN) pytest -n 2 -m "not slow"
+	$(RUN) pytest -n 3 -m "not slow"
 
 kills: setup  ## the long form of the resume tests: every optimizer, 75 kills, 100 power cuts (about half an hour)
 	$(RUN) pytest -m slow tests/slow/test_exactness.py

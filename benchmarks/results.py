@@ -143,6 +143,42 @@ def _gate(found: dict[str, Any]) -> list[Row]:
     return [(name.replace("_", " "), str(value), "") for name, value in found.items() if isinstance(value, int | float)]
 
 
+def _measures(found: dict[str, Any]) -> list[Row]:
+    rows: list[Row] = []
+    for workload, configurations in found["workloads"].items():
+        for name, one in configurations.items():
+            if "failed" in one:
+                rows.append((f"{workload}: {name}", f"failed: {one['failed'][:80]}", ""))
+            elif name != "stock":
+                stock = one["peak_gb"] / one["peak_ratio"]
+                speed = f"{one['speed_ratio']} × {spread(one['speed_ratio_min_max'])}"
+                figure = f"{speed}, {one['peak_ratio']} × of {stock:.3g} GB"
+                rows.append((f"{workload}: {name}, {one['rounds']} rounds", figure, ""))
+    return rows
+
+
+def measures() -> list[str]:
+    """What each measure of ``measures.py`` gave, one table a kept file, on whatever machine it was taken."""
+    lines: list[str] = []
+    for file in sorted(RESULTS.glob("measures-*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        asked = found["arguments"]
+        where = f"{found['machine']}, {found['backend']}"
+        lines += [
+            "",
+            f"### {asked['shape']}, {asked['type']}-bit, {asked['batch']} × {asked['tokens']} tokens, {asked['steps']} steps",
+        ]
+        lines += [
+            "",
+            where,
+            "",
+            "| workload and measure | useful tokens/s against stock, peak memory against stock | |",
+            "| --- | --- | --- |",
+        ]
+        lines += [f"| {what} | {figure} | {goal} |" for what, figure, goal in _measures(found)]
+    return ["", "## What is faster or smaller than stock mlx-lm", *lines] if lines else []
+
+
 MEASUREMENTS: dict[str, Measurement] = {
     "server_start": Measurement("Server cold start", ["benchmarks/server_start.py"], _start),
     "log_reads": Measurement("Reading logs as they grow", ["benchmarks/log_reads.py"], _logs),
@@ -216,7 +252,7 @@ def render() -> str:
         where = ", ".join(str(taken[key]) for key in ("date", "machine") if key in taken)
         load = f", load {taken['load_average']}" if "load_average" in taken else ""
         lines += ["", f"`{' '.join(entry.command)}` — {where}{load}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + measures()) + "\n"
 
 
 def main() -> int:

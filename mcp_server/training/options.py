@@ -104,13 +104,13 @@ class TrainingOptions(FeatureNames):
     clear_cache_threshold: int | None = Field(
         default=None,
         ge=0,
-        description="Bytes the allocator may keep between steps; default 0 on the CPU, a twentieth of memory on a GPU",
+        description="Bytes the allocator may keep between steps; default 0 on the CPU, a twentieth of memory on a Mac",
     )
     fused_loss: bool | None = Field(
         default=None, description="Loss in chunks that never hold all logits; default where it pays, off with stock"
     )
     command_buffer_limits: bool | None = Field(
-        default=None, description="Smaller command buffers, for less memory; default on CUDA alone, off with stock"
+        default=None, description="Smaller command buffers, for less memory; default on CUDA with grad_checkpoint"
     )
     max_grad_norm: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="Clip gradients to this global norm"

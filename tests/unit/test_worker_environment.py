@@ -15,7 +15,7 @@ LIMITS = {"MLX_MAX_MB_PER_BUFFER": "100"}
 
 
 def options(**changes: Any) -> TrainingOptions:
-    return TrainingOptions.model_validate({"model": "m", "data": "d"} | changes)
+    return TrainingOptions.model_validate({"model": "m", "data": "d", "grad_checkpoint": True} | changes)
 
 
 def test_command_buffers_are_limited_on_cuda_alone():
@@ -23,7 +23,7 @@ def test_command_buffers_are_limited_on_cuda_alone():
     assert found == {"linux-cuda": LIMITS, "linux-cpu": {}, "apple-silicon": {}}
 
 
-@pytest.mark.parametrize("changes", [{"stock": True}, {"command_buffer_limits": False}])
+@pytest.mark.parametrize("changes", [{"stock": True}, {"command_buffer_limits": False}, {"grad_checkpoint": False}])
 def test_limits_are_switched_off_by_name_and_by_stock(changes: dict[str, Any]):
     assert measures.buffer_limits(options(**changes), "linux-cuda", {}) == {}
 
