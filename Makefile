@@ -17,7 +17,7 @@ kills: setup  ## the long form of the resume tests: every optimizer, 75 kills, 1
 	$(RUN) pytest -m slow tests/slow/test_exactness.py
 
 chaos: setup  ## hundreds of rounds of faults on real jobs under two servers and three sessions (about half an hour)
-	MLX_TRAINING_CHAOS_ROUNDS=200 $(RUN) pytest -m slow tests/slow/test_chaos.py
+	$(RUN) pytest -m slow tests/slow/test_chaos.py
 
 check: setup  ## what CI checks besides the tests: format, lint, types, generated tables
 	$(RUN) ruff format --check .

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mcp_server.cli.follow import end_text, exit_code, follow
-from mcp_server.cli.options import add_json, add_options, read_options, show
+from mcp_server.cli.follow import run_job
+from mcp_server.cli.options import add_json, add_options
 from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.evaluation.report import METRICS, BenchmarkReport, Measured, Spread
 from mcp_server.evaluation.start import start_benchmark
@@ -25,16 +25,12 @@ def add_commands(commands: Any) -> None:
 
 def run_benchmark(arguments: argparse.Namespace) -> int:
     """The command; ``scripts/benchmark.py`` is a front of it."""
-    folder = start_benchmark(read_options(arguments, BenchmarkOptions))
-    news = follow(folder.job_id, quiet=arguments.json)
-    if news.result is None:
-        show(news, as_json=arguments.json, text=end_text(folder))
-        return exit_code(folder)
-    report = BenchmarkReport.model_validate(news.result)
-    if not arguments.json:
-        _print(report)
-    show(report, as_json=arguments.json, text=report.summary)
-    return 0
+    return run_job(arguments, BenchmarkOptions, start_benchmark, BenchmarkReport, _said)
+
+
+def _said(report: BenchmarkReport) -> str:
+    _print(report)
+    return report.summary
 
 
 def _print(report: BenchmarkReport) -> None:

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import anyio
+from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mcp_server.cli.options import read_options, show
 from mcp_server.jobs import service, store
 from mcp_server.jobs.store import JobFolder
 from mcp_server.training.log import LogDelta, LogRequest, read_log
+
+Options = TypeVar("Options", bound=BaseModel)
+Result = TypeVar("Result", bound=BaseModel)
+
+
+def run_job(
+    arguments: argparse.Namespace,
+    options: type[Options],
+    start: Callable[[Options], JobFolder],
+    result: type[Result],
+    said: Callable[[Result], str],
+) -> int:
+    """Start the job that the flags ask for, follow it to its end and show its result, as ``said`` or as JSON; the exit code."""
+    folder = start(read_options(arguments, options))
+    news = follow(folder.job_id, quiet=arguments.json)
+    if news.result is None:
+        show(news, as_json=arguments.json, text=end_text(folder))
+        return exit_code(folder)
+    found = result.model_validate(news.result)
+    show(found, as_json=arguments.json, text="" if arguments.json else said(found))
+    return 0
 
 
 def follow(job_id: str, *, quiet: bool = False) -> LogDelta:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mcp_server.cli.follow import end_text, exit_code, follow
-from mcp_server.cli.options import add_json, add_options, read_options, show
+from mcp_server.cli.follow import run_job
+from mcp_server.cli.options import add_json, add_options
 from mcp_server.conversion.options import FuseOptions
 from mcp_server.conversion.report import FusionResult
 from mcp_server.conversion.start import start_fusion
@@ -20,12 +20,9 @@ def add_commands(commands: Any) -> None:
 
 
 def _fuse(arguments: argparse.Namespace) -> int:
-    folder = start_fusion(read_options(arguments, FuseOptions))
-    news = follow(folder.job_id, quiet=arguments.json)
-    if news.result is None:
-        show(news, as_json=arguments.json, text=end_text(folder))
-        return exit_code(folder)
-    result = FusionResult.model_validate(news.result)
+    return run_job(arguments, FuseOptions, start_fusion, FusionResult, _said)
+
+
+def _said(result: FusionResult) -> str:
     places = [result.save_path, *([result.gguf_path] if result.gguf_path else [])]
-    show(result, as_json=arguments.json, text="\n".join([*places, result.summary, *result.notes]))
-    return 0
+    return "\n".join([*places, result.summary, *result.notes])

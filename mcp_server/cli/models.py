@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mcp_server.cli.follow import end_text, exit_code, follow
-from mcp_server.cli.options import add_json, add_options, read_options, show
+from mcp_server.cli.follow import run_job
+from mcp_server.cli.options import add_json, add_options
 from mcp_server.conversion.options import ConvertOptions
 from mcp_server.conversion.report import ConversionResult
 from mcp_server.conversion.start import start_conversion
@@ -20,11 +20,8 @@ def add_commands(commands: Any) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    folder = start_conversion(read_options(arguments, ConvertOptions))
-    news = follow(folder.job_id, quiet=arguments.json)
-    if news.result is None:
-        show(news, as_json=arguments.json, text=end_text(folder))
-        return exit_code(folder)
-    result = ConversionResult.model_validate(news.result)
-    show(result, as_json=arguments.json, text="\n".join([f"{result.mlx_path}: {result.summary}", *result.notes]))
-    return 0
+    return run_job(arguments, ConvertOptions, start_conversion, ConversionResult, _said)
+
+
+def _said(result: ConversionResult) -> str:
+    return "\n".join([f"{result.mlx_path}: {result.summary}", *result.notes])

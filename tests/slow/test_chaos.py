@@ -39,7 +39,7 @@ from tests.helpers import training
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(7200)]
 SHORT = 8
-ROUNDS = int(os.environ.get("MLX_TRAINING_CHAOS_ROUNDS", str(SHORT)))
+ROUNDS = int(os.environ.get("MLX_TRAINING_CHAOS_ROUNDS", "200"))
 SEED = int(os.environ.get("MLX_TRAINING_CHAOS_SEED", "2026"))
 ARGUMENTS = {"save_every": 2, "save_total_limit": 2, "steps_per_report": 1, "val_batches": 0, "iters": 60}
 LONGEST = 120.0  # seconds in which an unharmed job of this size has surely ended
@@ -369,31 +369,10 @@ async def next_job(sessions: Sessions, chaos: Chaos, dice: random.Random, number
     return None if isinstance(answer, str) else JobFolder(store.jobs_folder() / answer["job_id"])
 
 
-@pytest.mark.slow
-async def test_chaos(
-    project: Path,
-    home: Path,
-    disk: Path | None,
-    offset: Path | None,
-    sessions: Sessions,
-    capsys: pytest.CaptureFixture[str],
-):
-    await run_chaos(ROUNDS, project, home, disk, offset, sessions, capsys)
-
-
-@pytest.mark.integration
-async def test_chaos_in_short(
-    project: Path,
-    home: Path,
-    disk: Path | None,
-    offset: Path | None,
-    sessions: Sessions,
-    capsys: pytest.CaptureFixture[str],
-):
-    await run_chaos(SHORT, project, home, disk, offset, sessions, capsys)
-
-
-async def run_chaos(
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(SHORT, marks=pytest.mark.integration), pytest.param(ROUNDS, marks=pytest.mark.slow)]
+)
+async def test_nothing_is_lost_in_chaos(
     rounds: int,
     project: Path,
     home: Path,
