@@ -36,7 +36,7 @@ START = {
 }  # fmt: skip
 PULL = 0.3
 FUSED = ("fused", "fused32", "fused_hidden")  # fitted by themselves, to configurations with the fused loss
-PARTS = ("fitted", "held_out", "later", "fused_fitted", "fused_held_out")
+PARTS = ("fitted", "held_out", "later", "fused_fitted", "fused_held_out", "blind")
 UNDER = 1.6
 Point = tuple[dict[str, Any], ModelShape, TrainingOptions]
 

@@ -69,6 +69,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         query_pre_attn_scalar=64, sliding_window=128, sliding_window_pattern=6,
     ),
     "cohere": _shape("cohere", 256, 6, 768, (4, 4, 64), 16000, True, layer_norm_eps=1e-5, use_qk_norm=False),
+    # Four that no coefficient was fitted to.
+    "llama-new": _shape("llama", 320, 7, 896, (5, 1, 64), 24000, True),
+    "qwen2-new": _shape("qwen2", 448, 5, 640, (7, 7, 64), 5000, False),
+    "gemma2-new": _shape("gemma2", 384, 4, 512, (6, 3, 64), 9000, True, query_pre_attn_scalar=64),
+    "qwen3-new": _shape("qwen3", 192, 6, 896, (6, 2, 48), 20000, False),
     "mixtral": _shape("mixtral", 256, 5, 512, (4, 2, 64), 6000, False, num_local_experts=4, num_experts_per_tok=2),
     "qwen3_moe": _shape(
         "qwen3_moe", 256, 5, 512, (8, 2, 32), 8000, False,
@@ -212,6 +217,34 @@ LATER: list[Row] = [
     ("qwen3_moe", "32", 1, 640, 4, _lora(16, 0.05)),
 ]
 
+# Drawn by a generator (seed 20261123) when everything was fixed, half of them on shapes that had not been there.
+BLIND: list[Row] = [
+    ("cohere", "4+16", 1, 224, 2, {}),
+    ("qwen3-new", "4+32", 3, 224, 1, {}),
+    ("qwen2-wide", "4+32", 3, 288, 1, {}),
+    ("gemma2-new", "32", 2, 576, 3, {}),
+    ("qwen2", "32", 1, 352, 5, GC),
+    ("qwen2-new", "4+16", 1, 288, 1, _lora(12, 0.1)),
+    ("phi3", "4+32", 3, 288, 5, GC),
+    ("qwen3-new", "4+16", 1, 288, 5, _lora(20)),
+    ("llama-deep", "32", 1, 160, 11, DORA),
+    ("qwen3-new", "4+16", 1, 224, 3, {}),
+    ("phi3", "4+32", 3, 448, 5, _lora(20)),
+    ("qwen2-new", "32", 3, 576, 4, FULL),
+    ("gemma3", "4+16", 1, 288, 2, GC),
+    ("llama-new", "32", 2, 576, 1, DORA),
+    ("gemma3", "32", 2, 224, 6, _lora(20)),
+    ("gemma2-new", "16", 1, 288, 2, DORA),
+    ("llama-deep", "4+16", 1, 288, 1, GC),
+    ("qwen2-new", "32", 2, 160, 2, {}),
+    ("qwen2", "32", 1, 352, 4, GC),
+    ("qwen2-new", "4+32", 1, 576, 2, GC),
+    ("qwen3", "32", 3, 288, 3, {}),
+    ("gemma2-new", "32", 2, 224, 3, FULL),
+    ("cohere", "32", 3, 288, 4, {}),
+    ("llama-new", "4+16", 1, 288, 5, {}),
+]
+
 
 def _fused(chunk: int) -> dict[str, Any]:
     """With the fused loss, in chunks of so many tokens: the models here are too small for chunks of their own."""
@@ -262,7 +295,7 @@ def _name(row: Row) -> str:
 
 def specs() -> list[dict[str, Any]]:
     """Every configuration, with the part it plays."""
-    parts = {"fitted": FITTED, "held_out": HELD_OUT, "later": LATER}
+    parts = {"fitted": FITTED, "held_out": HELD_OUT, "later": LATER, "blind": BLIND}
     parts |= {"fused_fitted": FUSED_FITTED, "fused_held_out": FUSED_HELD_OUT}
     return [_spec(row, part) for part, rows in parts.items() for row in rows]
 
@@ -337,7 +370,11 @@ def measure(output: Path, only: str | None, timeout: float) -> None:
             continue
         started = time.time()
         command = [sys.executable, __file__, "one", json.dumps(spec)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            print(f"{spec['name']}: not done in {timeout} s", file=sys.stderr)
+            continue
         if done.returncode:
             print(f"{spec['name']}: failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
             continue
