@@ -5,7 +5,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 RUN := $(UV) run --no-sync
 export PATH := $(CURDIR)/.uv/bin:$(PATH)
 
-.PHONY: demo test check format setup bench kills chaos gate audit clean
+.PHONY: demo test check format setup bench kills chaos e2e gate audit clean
 
 demo: setup  ## the whole main job, offline, on an embedded tiny model
 	$(RUN) mlx-training demo
@@ -28,6 +28,9 @@ check: setup  ## what CI checks besides the tests: format, lint, types, generate
 format: setup
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
+
+e2e: setup  ## every end-to-end test with both versions of the client, and training over ranks and hosts, whole
+	$(RUN) pytest -n 3 tests/e2e tests/integration/test_ranks.py tests/integration/test_hosts.py
 
 gate: setup  ## the gate's long suites: labels checked by really running the cases, 100,000 generated commands
 	$(RUN) pytest -m slow tests/guard

@@ -89,6 +89,7 @@ def test_a_host_that_dies_ends_the_job_with_its_name(ssh: Path, project: Path):
     wait_until(lambda: not any(one.is_running() for one in all_ranks), "all ranks to be gone", seconds=10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
@@ -108,6 +109,7 @@ def test_what_a_host_says_of_its_own_failure_is_the_reason_and_rank_0_does_not_w
     assert not (project / "adapters/test").exists(), "nothing half made is left"
 
 
+@pytest.mark.slow
 def test_out_of_memory_on_one_host_takes_all_ranks_one_rung_lower(ssh: Path, project: Path):
     """The stand-in says at the first start what a rank says that could not get its memory; the second is real."""
     word = '{"status": "failed", "why": "RuntimeError: [malloc] Unable to allocate 9 bytes.", "cause": "out-of-memory"}'

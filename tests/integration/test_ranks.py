@@ -112,6 +112,7 @@ def test_killed_rank_is_a_failed_job_with_the_reason_and_the_resume_is_exact(pro
     assert weights(again) == weights(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["watcher", "rank 0", "runner and watcher"])
 def test_whoever_is_killed_no_rank_is_left_and_the_machine_is_free(victim: str, project: Path):
     job = run(**two(iters=4000, val_batches=0), adapter_path="adapters/test")
@@ -141,6 +142,7 @@ def test_pause_and_continue_of_two_ranks_equals_the_uninterrupted_run(project: P
     assert weights(last) == weights(whole)
 
 
+@pytest.mark.slow
 def test_stopped_ranks_end_together_and_leave_the_adapter_of_their_last_step(project: Path):
     job = run(**two(iters=4000, val_batches=0), adapter_path="adapters/test")
     wait_until(lambda: steps(job) >= 6, "six steps")
@@ -164,6 +166,7 @@ def test_best_checkpoint_test_loss_and_early_stop_are_decided_alike_by_all_ranks
     assert outcome.result["ranks"] == 2
 
 
+@pytest.mark.slow
 def test_stop_before_the_first_step_leaves_nothing(project: Path):
     job = run(**two(), adapter_path="adapters/test")
     found = wait_until(lambda: job.state().worker and len(processes(job)) == 3 and processes(job), "both ranks")
@@ -173,6 +176,7 @@ def test_stop_before_the_first_step_leaves_nothing(project: Path):
     assert not (project / "adapters/test").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fine_tune_type", ["lora", "full"])
 def test_all_ranks_begin_with_the_weights_that_rank_0_was_given(fine_tune_type: str, project: Path):
     """Learning nothing, the result is the start; the others' copy of it shows in the loss, which is of all ranks."""
