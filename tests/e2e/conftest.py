@@ -15,7 +15,6 @@ from mcp_server.jobs import service, store
 from . import install
 from .client import Claude
 
-
 # With the older client these run in `make e2e` alone: what they show hangs on our code more than on the client's.
 NEWEST_ALONE = ("test_gate", "test_repository", "test_sessions")
 
