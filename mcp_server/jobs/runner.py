@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Literal
 
 from mcp_server import launch, settings
-from mcp_server.jobs import lock
+from mcp_server.jobs import lock, store
 from mcp_server.jobs.cleanup import clean
 from mcp_server.jobs.death import describe_death, was_out_of_memory
 from mcp_server.jobs.events import EventWriter, tail
@@ -46,7 +46,6 @@ WORKERS = {
     "probe": "mcp_server.workers.probe",
     "environment": "mcp_server.workers.environment",
 }
-REFUSED = "refused: another job has the machine"
 
 
 class Runner:
@@ -146,7 +145,7 @@ class Runner:
                     lock.write_holder(descriptor, {"job_id": self._folder.job_id, "kind": self._spec.kind})
                     return descriptor
                 if self._spec.if_busy == "refuse":
-                    self._end_unstarted(REFUSED)
+                    self._end_unstarted(store.REFUSED)
                     return None
                 time.sleep(POLL_SECONDS)
         finally:

@@ -20,7 +20,6 @@ from mcp_server.jobs.cleanup import clean
 from mcp_server.jobs.events import tail
 from mcp_server.jobs.files import write_json
 from mcp_server.jobs.pace import seconds_left
-from mcp_server.jobs.runner import REFUSED
 from mcp_server.jobs.store import JobFolder, JobSpec, JobState, Kind, Status
 from mcp_server.jobs.world import World
 from mcp_server.platform import interpreter
@@ -90,8 +89,8 @@ def start(
         folder = store.create(spec)
         _spawn(folder)
         state = _wait_until_settled(folder)
-        if state.status == "cancelled" and state.why == REFUSED:
-            raise BusyError(f"{holder_text() or REFUSED}; {_BUSY_REMEDY}")
+        if state.status == "cancelled" and state.why == store.REFUSED:
+            raise BusyError(f"{holder_text() or store.REFUSED}; {_BUSY_REMEDY}")
     except BaseException:
         clean(spec)
         if folder is not None:

@@ -21,6 +21,7 @@ Kind = Literal["train", "convert", "fuse", "generate", "benchmark", "probe", "en
 # Jobs that use neither the GPU nor much memory: they neither wait in line for the machine nor hold it.
 SKIPS_LINE: frozenset[Kind] = frozenset({"environment"})
 Status = Literal["queued", "working", "completed", "failed", "cancelled", "paused", "lost"]
+REFUSED = "refused: another job has the machine"  # why of a job that was told not to wait in line
 TERMINAL: tuple[Status, ...] = ("completed", "failed", "cancelled", "paused", "lost")
 
 
