@@ -16,7 +16,7 @@ test: setup  ## unit, integration and end-to-end tests
 kills: setup  ## the long form of the resume tests: every optimizer, 75 kills, 100 power cuts (about half an hour)
 	$(RUN) pytest -m slow tests/slow/test_exactness.py
 
-chaos: setup  ## hundreds of rounds of faults on real jobs under two servers and three sessions (about half an hour)
+chaos: setup  ## hundreds of rounds of faults on real jobs under two servers and three sessions
 	$(RUN) pytest -m slow tests/slow/test_chaos.py
 
 check: setup  ## what CI checks besides the tests: format, lint, types, generated tables
@@ -39,7 +39,7 @@ gate: setup  ## the gate's long suites: labels checked by really running the cas
 audit: setup  ## known vulnerabilities in the pinned dependencies
 	$(RUN) python scripts/audit.py
 
-bench: setup  ## speed and memory, as ratios in one run, into benchmarks/RESULTS.md (about an hour)
+bench: setup  ## speed and memory, as ratios in one run, into benchmarks/RESULTS.md
 	$(RUN) python benchmarks/results.py
 	$(RUN) --with anthropic==0.38.0 --with tokenizers python benchmarks/context.py
 

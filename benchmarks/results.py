@@ -111,7 +111,7 @@ def _peers(found: dict[str, Any]) -> list[Row]:
 def _datasets(found: dict[str, Any]) -> list[Row]:
     times = found["cpu_time_as_multiple_of_json_loads"]
     whole = found["parts"]["whole"]
-    peak = next((value for key, value in whole.items() if "peak" in key or "megabytes" in key), "?")
+    peak = whole["peak_mb"]
     return [
         (f"{found['rows']:,} rows inspected, peak memory", f"{peak} MB", "< 1,000"),
         ("CPU time against a json.loads loop", f"{times['whole']} ×, {times['exact']} × without near-duplicates", ""),
