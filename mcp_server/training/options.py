@@ -104,7 +104,7 @@ class TrainingOptions(FeatureNames):
     clear_cache_threshold: int | None = Field(
         default=None,
         ge=0,
-        description="Bytes the allocator may keep between steps; default 0 on the CPU, 1/20 of a Mac's memory, 2/5 of a CUDA GPU's",
+        description="Bytes the allocator may keep between steps; 0 on the CPU, 1/20 of a Mac's memory, 2/5 of a CUDA GPU's",
     )
     fused_loss: bool | None = Field(
         default=None, description="Loss in chunks that never hold all logits; default where it pays, off with stock"
