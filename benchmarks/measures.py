@@ -33,7 +33,9 @@ SHAPES = {
     "qwen2.5-0.5b": (896, 24, 4864, 14, 2, 151_936),
     "qwen2.5-3b": (2048, 36, 11008, 16, 2, 151_936),
 }
-NONE: dict[str, Any] = {"length_bucketing": False, "fused_loss": False, "command_buffer_limits": False}
+NONE: dict[str, Any] = {
+    "length_bucketing": False, "fused_loss": False, "command_buffer_limits": False, "cuda_graphs": True,
+}  # fmt: skip
 STOCK_CACHE = {"clear_cache_threshold": 0}
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "stock": {"stock": True},
@@ -41,6 +43,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "cache kept": NONE | {"keep_cache": True},
     "fused loss": NONE | STOCK_CACHE | {"fused_loss": True},
     "command-buffer limits": NONE | STOCK_CACHE | {"command_buffer_limits": True},
+    "no CUDA graphs": NONE | STOCK_CACHE | {"cuda_graphs": False},
     "all": {"length_bucketing": True, "fused_loss": True, "command_buffer_limits": True, "keep_cache": True},
     "default": {},
     "all, 4 operations a buffer": {
@@ -51,7 +54,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "environment": {"MLX_MAX_OPS_PER_BUFFER": "4", "MLX_BFS_MAX_WIDTH": "1"}
     },
 }  # fmt: skip
-CUDA_ALONE = ("all, 4 operations a buffer", "4 operations a buffer")
+VARIABLES = ("MLX_MAX_", "MLX_BFS_", "MLX_USE_CUDA_GRAPHS")
+CUDA_ALONE = ("no CUDA graphs", "all, 4 operations a buffer", "4 operations a buffer")
 
 
 def make_model(shape: str, kind: str) -> Any:
@@ -136,7 +140,9 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
     loss, fused = (trainer.default_loss, "off: stock")
     if not options.stock:
         loss, fused = choose_loss(model, options, pad(plan[0], longest))
-    kept = psutil.virtual_memory().total // 20 if settings.get("keep_cache") else loop.cache_threshold(options)
+    kept = loop.cache_threshold(options)
+    if settings.get("keep_cache"):  # on the CPU too, where it is off by default
+        kept = kept or psutil.virtual_memory().total // 20
     ends: list[float] = []
     losses: list[float] = []
 
@@ -184,7 +190,7 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
         "padding": round(1 - sum(map(len, rows)) / padded, 4),
         "fused_loss": fused,
         "cache_bytes": kept,
-        "variables": {name: value for name, value in os.environ.items() if name.startswith(("MLX_MAX_", "MLX_BFS_"))},
+        "variables": {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)},
     }
 
 
@@ -204,8 +210,8 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     """``run_one`` in a fresh process, with the variables that a job's worker would be started with."""
     from mcp_server.training import measures
 
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("MLX_MAX_")}
-    environment = clean | measures.buffer_limits(options_of(spec), backend(), clean)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}
+    environment = clean | measures.process_variables(options_of(spec), backend(), clean)
     environment |= spec["configuration"].get("environment", {})
     command = [sys.executable, __file__, "--one", json.dumps(spec)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -274,10 +280,13 @@ def main() -> None:
                 }  # fmt: skip
                 runs[name].append(measure(spec))
                 print(f"{workload} {name}: {json.dumps(runs[name][-1])}", file=sys.stderr)
-        record["workloads"][workload] = {name: summary(runs[name], runs["stock"]) for name in names}
+                # Written after every run: what was measured is kept when the machine or the time is taken away.
+                record["workloads"][workload] = {
+                    name: summary(done, runs["stock"][: len(done)]) for name, done in runs.items() if done
+                }
+                if asked.output:
+                    asked.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(table(record))
-    if asked.output:
-        asked.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def table(record: dict[str, Any]) -> str:

@@ -44,10 +44,11 @@ class Expectation:
     def __init__(self, shape: ModelShape, options: TrainingOptions, tokens: int, budget: Budget) -> None:
         self.shape, self.options, self.tokens, self.budget = shape, options, tokens, budget
         limited = memory.fuses(shape, options) and bool(measures.buffer_limits(options, budget.backend, os.environ))
-        known = coefficients(budget.backend, limited=limited)
+        self._graphs = not measures.no_graphs(options, budget.backend, os.environ)
+        known = coefficients(budget.backend, limited=limited, graphs=self._graphs)
         # Each rank holds the whole model, and the activations of its own rows.
         own = options.model_copy(update={"batch_size": -(-options.batch_size // budget.ranks)})
-        if budget.backend == "linux-cuda" and not limited:
+        if budget.backend == "linux-cuda" and (not limited or not self._graphs):
             # CUDA's whole command buffers keep what the fused loss lets go: 29.1 GB with it, 31.3 without (H200, a 3B model).
             own = own.model_copy(update={"fused_loss": False})
         self.parts: MemoryParts = memory.estimate(shape, own, tokens, known)
@@ -59,8 +60,9 @@ class Expectation:
         self.origin = known.origin
 
     def machine_key(self) -> str:
-        """What was measured with one loss says nothing of the other."""
-        return self.budget.machine_key() + (" fused loss" if memory.fuses(self.shape, self.options) else "")
+        """What was measured with one loss says nothing of the other, nor with CUDA graphs of without."""
+        loss = " fused loss" if memory.fuses(self.shape, self.options) else ""
+        return self.budget.machine_key() + loss + ("" if self._graphs else " no graphs")
 
     def measured(self, peak: int) -> None:
         """A probe ran this very step: its peak is what is expected, give or take 3 %."""

@@ -56,7 +56,7 @@ def _give_back(
     wanted: Expectation, found: Smaller, cut: dict[str, str], lengths: RowLengths, *, tight: bool
 ) -> Smaller:
     """Undo what a later, larger step has made needless."""
-    for name in ("num_layers", "lora_parameters", "grad_checkpoint"):
+    for name in ("num_layers", "lora_parameters", "grad_checkpoint", "cuda_graphs"):
         if name in found.changes and len(cut) > 1:
             back = _with(found.expected, {name: getattr(wanted.options, name)}, lengths)
             if fits(back, tight=tight):
@@ -71,6 +71,11 @@ def fits(expected: Expectation, *, tight: bool = False) -> bool:
     if tight:
         return expected.peak <= expected.budget.limit
     return expected.peak <= TIGHT * expected.budget.limit and expected.high <= expected.budget.limit
+
+
+def _graphs(now: Expectation, _: RowLengths) -> Iterator[Step]:
+    if now.budget.backend == "linux-cuda" and now.options.cuda_graphs is None and not now.options.grad_checkpoint:
+        yield {"cuda_graphs": True}, "cuda_graphs: less memory, slower where rows have many lengths"
 
 
 def _checkpoint(now: Expectation, _: RowLengths) -> Iterator[Step]:
@@ -128,6 +133,7 @@ def _short(now: Expectation, lengths: RowLengths) -> Iterator[Step]:
 
 
 _RUNGS: tuple[Callable[[Expectation, RowLengths], Iterator[Step]], ...] = (
+    _graphs,
     _checkpoint,
     _batch,
     _window,

@@ -112,6 +112,10 @@ class TrainingOptions(FeatureNames):
     command_buffer_limits: bool | None = Field(
         default=None, description="Smaller command buffers, for less memory; default on CUDA with grad_checkpoint"
     )
+    cuda_graphs: bool | None = Field(
+        default=None,
+        description="CUDA graphs: less memory, slower on rows of many lengths; default with grad_checkpoint",
+    )
     max_grad_norm: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="Clip gradients to this global norm"
     )
@@ -256,6 +260,7 @@ OURS_ALONE = {
     "recover_by_cutting",
     "fused_loss",
     "command_buffer_limits",
+    "cuda_graphs",
     "max_grad_norm",
     "skip_nonfinite",
     "hosts",

@@ -203,6 +203,8 @@ def _measures(
         "allocator_cache": f"on: up to {kept / 1e9:.3g} GB kept" if kept else "off: cleared at every step",
         "command_buffer_limits": measures.describe_buffer_limits(options, backend, os.environ),
     }
+    if backend == "linux-cuda":
+        chosen["cuda_graphs"] = measures.describe_graphs(options, os.environ)
     shown = ", ".join(f"{name} {text.partition(':')[0]}" for name, text in chosen.items())
     worker.phase(f"measures: {shown}", measures=chosen)
     return chosen

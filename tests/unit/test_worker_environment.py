@@ -28,6 +28,39 @@ def test_limits_are_switched_off_by_name_and_by_stock(changes: dict[str, Any]):
     assert measures.buffer_limits(options(**changes), "linux-cuda", {}) == {}
 
 
+@pytest.mark.parametrize(
+    ("changes", "backend", "off"),
+    [
+        ({"grad_checkpoint": False}, "linux-cuda", True),
+        ({}, "linux-cuda", False),
+        ({"cuda_graphs": False}, "linux-cuda", True),
+        ({"grad_checkpoint": False, "stock": True}, "linux-cuda", False),
+        ({"grad_checkpoint": False, "cuda_graphs": True}, "linux-cuda", False),
+        ({"grad_checkpoint": False}, "apple-silicon", False),
+        ({"cuda_graphs": False}, "linux-cpu", False),
+    ],
+)
+def test_cuda_graphs_are_off_where_speed_is_wanted_and_not_memory(changes: dict[str, Any], backend: str, off: bool):
+    found = measures.process_variables(options(**changes), backend, {})
+    assert ("MLX_USE_CUDA_GRAPHS" in found) is off
+    assert found.get("MLX_USE_CUDA_GRAPHS", "0") == "0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "environment", "said"),
+    [
+        ({"grad_checkpoint": False}, {"MLX_USE_CUDA_GRAPHS": "0"}, "off: they are built anew"),
+        ({}, {"MLX_USE_CUDA_GRAPHS": "0"}, "off: by the user"),
+        ({"grad_checkpoint": False}, {"MLX_USE_CUDA_GRAPHS": "1"}, "on: by the user"),
+        ({"stock": True}, {}, "on: stock"),
+        ({}, {}, "on: less memory"),
+    ],
+)
+def test_what_a_worker_says_of_its_graphs(changes: dict[str, Any], environment: dict[str, str], said: str):
+    assert measures.describe_graphs(options(**changes), environment).startswith(said)
+    assert measures.no_graphs(options(grad_checkpoint=False), "linux-cuda", {"MLX_USE_CUDA_GRAPHS": "1"}) == {}
+
+
 @pytest.mark.parametrize("name", ["MLX_MAX_MB_PER_BUFFER", "MLX_MAX_OPS_PER_BUFFER"])
 def test_users_own_variable_wins_and_is_said_to_be_theirs(name: str):
     theirs = {name: "7"}

@@ -16,6 +16,8 @@ from mcp_server.planning import memory
 from mcp_server.planning.budget import Budget
 from mcp_server.planning.check import Expectation
 from mcp_server.planning.coefficients import coefficients
+from mcp_server.planning.ladder import smallest_harm
+from mcp_server.planning.rows import RowLengths
 from mcp_server.training.options import TrainingOptions
 from tests import shapes
 
@@ -88,6 +90,31 @@ def test_on_cuda_the_fused_loss_without_small_command_buffers_is_not_counted_on(
     }
     assert peaks["default"] == pytest.approx(12.4, rel=0.05)
     assert peaks["large buffers"] == pytest.approx(29.1, rel=0.05)
+
+
+def _on_an_h200(room: float, **changes: Any) -> Expectation:
+    limit = round(room * 1e9)
+    budget = Budget(backend="linux-cuda", chip="H200", total=limit, limit=limit, limit_from="test", free=limit)
+    shape = from_config(shapes.CONFIGS["qwen2.5-3b"])
+    return Expectation(shape, options(batch_size=4, num_layers=16, **changes), 2048, budget)
+
+
+@pytest.mark.parametrize(
+    ("changes", "measured_gb"),
+    [({"cuda_graphs": False}, 51.6), ({"cuda_graphs": False, "grad_checkpoint": True}, 51.5)],
+)
+def test_training_without_cuda_graphs_needs_what_was_measured(changes: dict[str, Any], measured_gb: float):
+    """One H200, a 3B shape, 4 x 2,048: 45.5 to 51.6 GB without graphs, and as much with grad_checkpoint."""
+    assert _on_an_h200(200, **changes).peak / 1e9 == pytest.approx(measured_gb, rel=0.03)
+
+
+def test_plan_gives_up_the_speed_without_cuda_graphs_before_anything_else():
+    lengths = RowLengths.model_construct(rows=100, longest=2048, p99=2048, p90=2048)
+    assert _on_an_h200(200).options.cuda_graphs is None
+    found = smallest_harm(_on_an_h200(60), lengths)
+    assert found is not None and found.changes == {"cuda_graphs": True}
+    found = smallest_harm(_on_an_h200(30), lengths)
+    assert found is not None and found.changes["grad_checkpoint"] is True and "cuda_graphs" not in found.changes
 
 
 def test_fused_loss_is_met_on_configurations_it_was_not_fitted_to():
