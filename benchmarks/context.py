@@ -7,13 +7,12 @@ counted is each result as the client shows it to the model, compact JSON of the 
 Counted with the vocabulary that the package anthropic 0.38.0 carries (an older model's; the newest are not published) and as
 characters / 4 beside it:
 
-    uv run --no-sync --with anthropic==0.38.0 --with tokenizers python benchmarks/context.py [--client 2.1.197]
+    python benchmarks/context.py [--client 2.1.197]
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import re
@@ -28,6 +27,7 @@ from mcp.client import Client
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import environments
 from mcp_server.demo import BASE, task
 from mcp_server.server import build_server
 from tests.e2e import client as e2e
@@ -44,14 +44,13 @@ _PARTS = {
 
 
 def tokenizer() -> Count:
-    """Tokens of a text. Raises SystemExit when the vocabulary is not at hand."""
-    spec = importlib.util.find_spec("anthropic")
-    path = Path(spec.origin).parent / "tokenizer.json" if spec and spec.origin else None
-    if path is None or not path.exists():
-        raise SystemExit("the vocabulary is in the package anthropic 0.38.0: see this file's first lines")
+    """Tokens of a text. Raises SystemExit when the vocabulary can't be had."""
     from tokenizers import Tokenizer
 
-    loaded = Tokenizer.from_file(str(path))
+    try:
+        loaded = Tokenizer.from_file(str(environments.vocabulary()))
+    except environments.UnavailableError as error:
+        raise SystemExit(f"the vocabulary of {environments.VOCABULARY} can't be had: {error}") from error
     return lambda text: len(loaded.encode(text, add_special_tokens=False).ids)
 
 
@@ -126,7 +125,7 @@ def main() -> None:
         context = measure(version, folder, {"ENABLE_TOOL_SEARCH": "true"})
         figures: dict[str, Any] = {
             "benchmark": "tokens",
-            "vocabulary": "anthropic 0.38.0",
+            "vocabulary": environments.VOCABULARY,
             "client": version,
             "main session": main_session(count, context.main),
             "specialist": specialist(count, context.specialist),

@@ -1,8 +1,9 @@
 """Whole-process cost of the PreToolUse hook against `python3 -I -S -c pass`, interleaved in the same run.
 
-    python benchmarks/hook_latency.py [--rounds 60] [--python /usr/bin/python3] [--launcher] [--json]
+    python benchmarks/hook_latency.py [--rounds 60] [--python /usr/bin/python3] [--launcher] [--peer] [--json]
 
-Unrelated calls must stay within 1.15 times the bare interpreter, parsed calls within 2.7 (medians).
+Unrelated calls must stay within 1.15 times the bare interpreter, parsed calls within 2.7 (medians). With ``--peer``
+cc-safety-net's hook is asked about some of the same calls in the same rounds, in a home of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import environments  # noqa: E402
+
 HOOK = ROOT / "hooks" / "pre_tool_use.py"
 UNRELATED = {
     "ls": "ls -la src",
@@ -36,6 +41,7 @@ PARSED = {
     "find": "find . -name '*.pyc' -delete",
     "sed": "sed -i.bak 's/a/b/' data/train.jsonl",
 }
+PEER = ("ls", "git status", "rm build", "python -c")
 
 
 def project(folder: Path) -> Path:
@@ -73,6 +79,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--python", default=os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
     parser.add_argument("--launcher", action="store_true", help="start it as hooks.json does, through hooks/run")
+    parser.add_argument("--peer", action="store_true", help="cc-safety-net beside it")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -118,6 +125,15 @@ def main() -> int:
             hook,
             payload("Write", {"file_path": str(folder / "data/train.jsonl"), "content": '{"text": "a"}\n' * 20}),
         )
+        unavailable: str | None = None
+        if chosen.peer:
+            try:
+                peer = environments.hook()
+                for label in PEER:
+                    command = (UNRELATED | PARSED)[label]
+                    rows[f"cc-safety-net: {label}"] = (peer, payload("Bash", {"command": command, "description": "Do it"}))
+            except environments.UnavailableError as error:
+                unavailable = str(error)
         measure(rows, 2, environment)
         times = measure(rows, chosen.rounds, environment)
     bare = statistics.median(times["bare python"])
@@ -133,7 +149,14 @@ def main() -> int:
     if chosen.json:
         print(
             json.dumps(
-                {"python": chosen.python, "rounds": chosen.rounds, "launcher": chosen.launcher, "rows": report},
+                {
+                    "python": chosen.python,
+                    "rounds": chosen.rounds,
+                    "launcher": chosen.launcher,
+                    "peer": environments.HOOK if chosen.peer else None,
+                    "peer_unavailable": unavailable,
+                    "rows": report,
+                },
                 indent=1,
             )
         )

@@ -2,8 +2,8 @@
 
     python benchmarks/peers.py [--rounds 3] [--steps 10 50] > benchmarks/peers.json
 
-Each peer comes from the package index into an environment of its own (uv); one that can't be installed or does not run here is
-named with its error. Everything runs in a fresh process, in turn, round after round. A step's time is the difference
+Each peer comes from the package index into an environment of its own (environments.py); one that can't be installed or does
+not run here is named with its error. Everything runs in a fresh process, in turn, round after round. A step's time is the difference
 between a long and a short run divided by the difference of their steps, so that starting, loading and saving do not
 count for anybody; the peak is ``mx.get_peak_memory`` of the training process. Rows are of mixed lengths (log-normal), as chat
 data are. Ratios are against stock. mlx-tune always trains with AdamW and a cosine schedule, the others with Adam at a
@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import random
-import shutil
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-PACKAGES = {"mlx-lm-lora": "mlx-lm-lora", "mlx-tune": "mlx-tune"}
+from benchmarks import environments  # noqa: E402
+from mcp_server.platform import facts  # noqa: E402
+
 PEAK = "print('PEAK', mx.get_peak_memory(), flush=True)"
 STOCK = f"""
 import json, sys, types
@@ -67,18 +68,6 @@ SFTTrainer(model=model, tokenizer=tokenizer, train_dataset=rows, args=SFTConfig(
     max_seq_length=options["max_seq_length"])).train()
 {PEAK}
 """
-
-
-def environment(package: str, folder: Path) -> Path:
-    """The Python of a fresh environment with ``package`` and MLX's CPU build on Linux."""
-    uv = shutil.which("uv") or "uv"
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True, capture_output=True)
-    python = folder / "bin" / "python"
-    wanted = [package] + (["mlx[cpu]==0.32.4"] if sys.platform == "linux" else [])
-    subprocess.run(
-        [uv, "pip", "install", "--quiet", "--python", str(python), *wanted], check=True, capture_output=True, text=True
-    )
-    return python
 
 
 def run_script(python: Path | str, script: str, options: dict[str, Any], scratch: Path) -> tuple[float, int]:
@@ -143,11 +132,11 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocab", type=int, default=8000)
     parser.add_argument("--window", type=int, default=512, help="max_seq_length")
-    parser.add_argument("--environments", type=Path, help="folder with environments made by an earlier run")
     chosen = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
-    os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+    if sys.platform == "linux":  # on a CPU every fused kernel would cost a call of the C++ compiler, for all alike
+        os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
         os.environ |= {"MLX_TRAINING_HOME": str(scratch / "home"), "CLAUDE_PROJECT_DIR": str(scratch)}
@@ -162,13 +151,12 @@ def measure(chosen: argparse.Namespace, scratch: Path, model: Path) -> dict[str,
     """Every contender in turn, round after round."""
     failed: dict[str, str] = {}
     pythons: dict[str, Path] = {}
-    for package in PACKAGES:
-        place = (chosen.environments or scratch) / package
+    scripts = dict(zip(environments.TRAINERS, (LORA, TUNE), strict=True))
+    for package in scripts:
         try:
-            pythons[package] = place / "bin" / "python" if place.exists() else environment(package, place)
-        except (subprocess.CalledProcessError, OSError) as error:
-            failed[package] = f"not installed: {str(getattr(error, 'stderr', error))[-300:]}"
-    scripts = {"mlx-lm-lora": LORA, "mlx-tune": TUNE}
+            pythons[package] = environments.trainer(package)
+        except environments.UnavailableError as error:
+            failed[package] = f"not installed: {error}"
     found: dict[str, list[tuple[float, int]]] = {}
     names = ["mlx_lm.lora", *pythons, "mlx-training", "mlx-training stock=true"]
     for turn in range(chosen.rounds):
@@ -189,8 +177,9 @@ def measure(chosen: argparse.Namespace, scratch: Path, model: Path) -> dict[str,
     return {
         "benchmark": "training beside its peers, in turn; ratios against stock mlx_lm.lora",
         "machine": platform.platform(),
-        "backend": os.environ["MLX_TRAINING_PLATFORMS"].split(",")[0],
-        "arguments": {key: str(value) for key, value in vars(chosen).items() if value is not None},
+        "backend": facts.backend(facts.collect())[0],
+        "arguments": vars(chosen),
+        "rounds": chosen.rounds,
         "contenders": {contender: _ratios(runs, stock) for contender, runs in found.items()},
         "do_not_run_here": failed,
     }

@@ -1,9 +1,11 @@
 """Probe against real run: memory and time of whole trainings that a plan with a probe foretold. JSON on stdout.
 
-    python benchmarks/planner.py --steps 120 > benchmarks/planner.linux-cpu.json
+    python benchmarks/planner.py [--case 0] [--steps 120]
 
 Each case makes a random model and a data set of rows of mixed lengths in a folder of its own, asks ``plan_training`` with
-probe=true, starts the training with the plan's own arguments (only the number of steps is set, for both), and compares.
+probe=true, starts the training with the plan's own arguments (only the number of steps is set, for both), and compares. The
+cases' steps are chosen so that each trains for more than half a minute on two cores. One that fails or takes more than
+``--seconds`` is named with its reason, and the others go on.
 On a Linux CPU, LD_PRELOAD of an OpenBLAS makes the steps up to 80 times faster.
 """
 
@@ -34,14 +36,14 @@ from mcp_server.training.request import TrainingRequest  # noqa: E402
 from mcp_server.training.start import start_training  # noqa: E402
 from tests.tiny import make_tiny_model  # noqa: E402
 
-# model type, hidden size, layers, vocabulary, rows, longest row in words, goal
+# model type, hidden size, layers, vocabulary, rows, longest row in words, goal, steps
 CASES = (
-    ("qwen2", 256, 4, None, 120, 60, "good"),
-    ("qwen2", 256, 4, 8000, 1200, 40, "fast"),
-    ("llama", 384, 6, None, 1200, 30, "best"),
-    ("gemma2", 256, 4, 4000, 120, 50, "best"),
-    ("mixtral", 192, 4, None, 120, 60, "good"),
-    ("phi3", 256, 6, None, 1500, 40, "good"),
+    ("qwen2", 256, 4, None, 120, 60, "good", 250),
+    ("qwen2", 256, 4, 8000, 1200, 40, "fast", 250),
+    ("llama", 384, 6, None, 1200, 30, "best", 80),
+    ("gemma2", 256, 4, 4000, 120, 50, "best", 250),
+    ("mixtral", 192, 4, None, 120, 60, "good", 250),
+    ("phi3", 256, 6, None, 1500, 40, "good", 120),
 )
 
 
@@ -60,14 +62,21 @@ def write_rows(folder: Path, count: int, longest: int) -> None:
                 file.write(json.dumps({"messages": messages}) + "\n")
 
 
-async def run_case(case: tuple[Any, ...], steps: int, scratch: Path) -> dict[str, Any]:
-    kind, hidden, layers, vocabulary, rows, longest, goal = case
+def name_of(case: tuple[Any, ...]) -> str:
+    kind, hidden, layers, _, rows, _, goal, _ = case
+    return f"{kind} h{hidden} L{layers}, {rows} rows, {goal}"
+
+
+async def run_case(case: tuple[Any, ...], steps: int, seconds: float, scratch: Path) -> dict[str, Any]:
+    """Probe, run, compare. Raises RuntimeError when either gives no figures within ``seconds``."""
+    deadline = time.monotonic() + seconds
+    kind, hidden, layers, vocabulary, rows, longest, goal, _ = case
     model = make_tiny_model(scratch / "model", model_type=kind, hidden=hidden, layers=layers, vocab=vocabulary)
     write_rows(scratch / "data", rows, longest)
-    request = PlanTraining(model=str(model), data=str(scratch / "data"), goal=goal, probe=True, wait_seconds=600)
+    request = PlanTraining(model=str(model), data=str(scratch / "data"), goal=goal, probe=True, wait_seconds=seconds)
     plan = await make_plan(request)
-    assert plan.arguments is not None
-    assert plan.probe is not None, plan.warnings
+    if plan.arguments is None or plan.probe is None:
+        raise RuntimeError(f"the probe gave no word: {plan.warnings}")
     probe: ProbeResult = plan.probe
     changes = {"iters": steps, "steps_per_eval": max(steps // 4, 1), "adapter_path": str(scratch / "adapter")}
     options = TrainingOptions.model_validate(plan.arguments | changes)
@@ -78,7 +87,12 @@ async def run_case(case: tuple[Any, ...], steps: int, scratch: Path) -> dict[str
     started = start_training(TrainingRequest.model_validate(plan.arguments | changes))
     folder = store.get(started.job_id)
     while not (state := service.reconcile(folder)).finished:
+        if time.monotonic() > deadline:
+            service.ask_to_stop(folder, "kill")
+            raise RuntimeError(f"not done within {seconds:.0f} s")
         await anyio.sleep(0.2)
+    if state.status != "completed":
+        raise RuntimeError(f"the training {state.status}: {state.why}")
     events = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     peak = max(event["peak_bytes"] for event in events if event["type"] == "memory")
     reports = [event for event in events if event["type"] == "train"]
@@ -86,8 +100,9 @@ async def run_case(case: tuple[Any, ...], steps: int, scratch: Path) -> dict[str
     step = spent / (len(reports[1:]) * plan.arguments["steps_per_report"])
     took = (state.ended or 0) - (state.started or 0)
     return {
-        "case": f"{kind} h{hidden} L{layers}, {rows} rows, {goal}, batch {options.batch_size}",
+        "case": f"{name_of(case)}, batch {options.batch_size}",
         "status": state.status,
+        "steps": steps,
         "peak_mb": {
             "estimate": round(1e3 * guess.memory.peak_gb, 1),
             "probe": round(probe.peak_bytes / 1e6, 1),
@@ -104,7 +119,8 @@ async def run_case(case: tuple[Any, ...], steps: int, scratch: Path) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=120, help="steps of each real run (default 120)")
+    parser.add_argument("--steps", type=int, help="of each run, instead of the case's own")
+    parser.add_argument("--seconds", type=float, default=360, help="longest time of one case (default 360)")
     parser.add_argument("--case", type=int, help="one case alone, by its number")
     arguments = parser.parse_args()
     os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
@@ -116,7 +132,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             os.environ["MLX_TRAINING_HOME"] = str(Path(scratch) / "home")
             os.environ["CLAUDE_PROJECT_DIR"] = scratch
-            found.append(anyio.run(run_case, case, arguments.steps, Path(scratch)))
+            steps = arguments.steps or case[-1]
+            try:
+                found.append(anyio.run(run_case, case, steps, arguments.seconds, Path(scratch)))
+            except Exception as error:  # whatever it is, the other cases have their say
+                found.append({"case": name_of(case), "steps": steps, "failed": f"{type(error).__name__}: {error}"})
         print(json.dumps(found[-1]), file=sys.stderr)
     compiled = os.environ.get("MLX_DISABLE_COMPILE") is None
     print(
@@ -125,7 +145,6 @@ def main() -> None:
                 "machine": platform.platform(),
                 "date": time.strftime("%Y-%m-%d"),
                 "compiled": compiled,
-                "steps": arguments.steps,
                 "cases": found,
             },
             indent=1,
