@@ -39,9 +39,8 @@ gate: setup  ## the gate's long suites: labels checked by really running the cas
 audit: setup  ## known vulnerabilities in the pinned dependencies
 	$(RUN) python scripts/audit.py
 
-bench: setup  ## speed and memory, as ratios in one run, into benchmarks/RESULTS.md
+bench: setup  ## every measurement (under an hour on a quiet machine), into benchmarks/RESULTS.md
 	$(RUN) python benchmarks/results.py
-	$(RUN) --with anthropic==0.38.0 --with tokenizers python benchmarks/context.py
 
 setup: .venv/.synced
 

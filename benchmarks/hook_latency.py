@@ -131,7 +131,10 @@ def main() -> int:
                 peer = environments.hook()
                 for label in PEER:
                     command = (UNRELATED | PARSED)[label]
-                    rows[f"cc-safety-net: {label}"] = (peer, payload("Bash", {"command": command, "description": "Do it"}))
+                    rows[f"cc-safety-net: {label}"] = (
+                        peer,
+                        payload("Bash", {"command": command, "description": "Do it"}),
+                    )
             except environments.UnavailableError as error:
                 unavailable = str(error)
         measure(rows, 2, environment)

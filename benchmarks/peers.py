@@ -1,12 +1,13 @@
 """Training beside its peers: stock mlx_lm.lora, mlx-lm-lora, mlx-tune and ours, on one model, data set, seed and number of steps.
 
-    python benchmarks/peers.py [--rounds 3] [--steps 10 50] > benchmarks/peers.json
+    python benchmarks/peers.py [--rounds 3] [--epoch 20]
 
 Each peer comes from the package index into an environment of its own (environments.py); one that can't be installed or does
-not run here is named with its error. Everything runs in a fresh process, in turn, round after round. A step's time is the difference
-between a long and a short run divided by the difference of their steps, so that starting, loading and saving do not
-count for anybody; the peak is ``mx.get_peak_memory`` of the training process. Rows are of mixed lengths (log-normal), as chat
-data are. Ratios are against stock. mlx-tune always trains with AdamW and a cosine schedule, the others with Adam at a
+not run here is named with its error. Everything runs in a fresh process, in turn, round after round. Each trains one epoch and
+then two, and the time of the second epoch is the difference: so starting, loading and saving do not count for anybody, and
+everybody has trained on the same rows. Speed is useful tokens (padding left out) a second; the peak is
+``mx.get_peak_memory`` of the training process. Rows are of mixed lengths (log-normal), as chat data are. Ratios are against
+stock. mlx-tune always trains with AdamW and a cosine schedule, the others with Adam at a
 constant rate: a difference in the arithmetic of the optimizer alone.
 """
 
@@ -31,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks import environments  # noqa: E402
 from mcp_server.platform import facts  # noqa: E402
 
+BATCH = 4
 PEAK = "print('PEAK', mx.get_peak_memory(), flush=True)"
 STOCK = f"""
 import json, sys, types
@@ -113,11 +115,11 @@ OURS = (
 )  # fmt: skip
 
 
-def write_rows(folder: Path, longest: int) -> None:
+def write_rows(folder: Path, longest: int, rows: int) -> None:
     """Rows of log-normal length, median a fifth of the window."""
     draw = random.Random(0)
     folder.mkdir()
-    for name, count in (("train", 400), ("valid", 8)):
+    for name, count in (("train", rows), ("valid", 8)):
         lengths = [min(longest - 8, max(8, round(draw.lognormvariate(0, 0.8) * longest / 5))) for _ in range(count)]
         text = "".join(json.dumps({"text": "lamp " * length}) + "\n" for length in lengths)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
@@ -127,11 +129,11 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, nargs=2, default=(10, 50), help="of the short and the long run")
+    parser.add_argument("--epoch", type=int, default=20, help="steps of an epoch; a round trains one and two of them")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocab", type=int, default=8000)
-    parser.add_argument("--window", type=int, default=512, help="max_seq_length")
+    parser.add_argument("--window", type=int, default=256, help="max_seq_length")
     chosen = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
@@ -143,7 +145,7 @@ def main() -> None:
         from tests.tiny import make_tiny_model
 
         model = make_tiny_model(scratch / "model", hidden=chosen.hidden, layers=chosen.layers, vocab=chosen.vocab)
-        write_rows(scratch / "data", chosen.window)
+        write_rows(scratch / "data", chosen.window, chosen.epoch * BATCH)
         print(json.dumps(measure(chosen, scratch, model), indent=1))
 
 
@@ -165,14 +167,14 @@ def measure(chosen: argparse.Namespace, scratch: Path, model: Path) -> dict[str,
                 continue
             try:
                 short, long = (
-                    _one(contender, steps, turn, chosen, scratch, model, pythons, scripts) for steps in chosen.steps
+                    _one(contender, epochs * chosen.epoch, turn, chosen, scratch, model, pythons, scripts)
+                    for epochs in (1, 2)
                 )
             except (RuntimeError, subprocess.TimeoutExpired) as error:
                 failed[contender] = str(error)
                 continue
-            step = (long[0] - short[0]) / (chosen.steps[1] - chosen.steps[0])
-            found.setdefault(contender, []).append((step, long[1]))
-            print(contender, round(step, 4), long[1], file=sys.stderr)
+            found.setdefault(contender, []).append((long[0] - short[0], long[1]))
+            print(contender, round(long[0] - short[0], 3), long[1], file=sys.stderr)
     stock = found["mlx_lm.lora"]
     return {
         "benchmark": "training beside its peers, in turn; ratios against stock mlx_lm.lora",
@@ -196,7 +198,7 @@ def _one(
     scripts: dict[str, str],
 ) -> tuple[float, int]:
     options = {
-        "model": str(model), "data": str(scratch / "data"), "num_layers": chosen.layers, "iters": steps, "batch_size": 4,
+        "model": str(model), "data": str(scratch / "data"), "num_layers": chosen.layers, "iters": steps, "batch_size": BATCH,
         "learning_rate": 1e-4, "max_seq_length": chosen.window, "seed": 0, "steps_per_report": 5, "save_every": 100_000,
         "adapter_path": str(scratch / "adapters" / f"{contender.replace(' ', '-')}-{turn}-{steps}"),
     }  # fmt: skip
@@ -217,6 +219,7 @@ def _ratios(runs: list[tuple[float, int]], stock: list[tuple[float, int]]) -> di
         "speed": round(statistics.median(speeds), 3),
         "speed_min_max": [round(min(speeds), 3), round(max(speeds), 3)],
         "peak_memory": round(statistics.median(peaks), 3),
+        "peak_memory_min_max": [round(min(peaks), 3), round(max(peaks), 3)],
         "rounds": len(runs),
     }
 

@@ -3,7 +3,9 @@
     python benchmarks/results.py [--only NAME ...] [--render]
 
 Each entry of ``MEASUREMENTS`` runs a script of this folder in a fresh process and keeps its JSON in ``benchmarks/results``;
-RESULTS.md is made from those files alone, so that no figure gets in by hand. ``--render`` measures nothing.
+RESULTS.md is made from those files alone (rows.py), so that no figure gets in by hand. The entries that other programs disturb
+most come first. One that fails or takes too long leaves its earlier JSON as it was, and the others go on. What a script says
+while it works is in a log beside the environments (environments.py). ``--render`` measures nothing.
 """
 
 from __future__ import annotations
@@ -14,258 +16,278 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import environments, rows  # noqa: E402
+from mcp_server.platform import facts  # noqa: E402
+
 RESULTS = ROOT / "benchmarks" / "results"
-Row = tuple[str, str, str]
-"""What was measured, the figure with its spread, the goal."""
+PAGE = ROOT / "benchmarks" / "RESULTS.md"
+BACKEND = "apple-silicon" if sys.platform == "darwin" else "cpu"
+MARK = "MLX_BENCHMARK_RUN"
+"""In the environment of everything that a measurement starts, so that nothing of it outlives the measurement."""
 
 
 @dataclass
 class Measurement:
-    """One script, how it is called, and which of its figures are shown."""
+    """One script, how it is called, which of its figures are shown, and how long it takes on two quiet cores."""
 
     title: str
     command: list[str]
-    rows: Callable[[dict[str, Any]], list[Row]]
+    rows: Callable[[rows.Found], Iterable[rows.Row]]
+    seconds: int
+    section: bool = True
+    """False: a file of ``measures.py``, which has a table of its own."""
+
+    @property
+    def limit(self) -> float:
+        """It may take three times as long as it should, and a minute."""
+        return 3 * self.seconds + 60
 
 
-def spread(low_high: list[float]) -> str:
-    return f"({low_high[0]}–{low_high[1]})"
-
-
-def _start(found: dict[str, Any]) -> list[Row]:
-    return [("spawn to first answer, against a bare MCPServer", f"{found['ratio']} ×", found["goal"])]
-
-
-def _logs(found: dict[str, Any]) -> list[Row]:
-    return [
-        (f"1,000,000 events against 1,000, {name}", f"{value['ratio']} ×", "≤ 3")
-        for name, value in found.items()
-        if isinstance(value, dict)
+def _measures(tokens: int, seconds: int) -> Measurement:
+    command = [
+        "benchmarks/measures.py",
+        "--shape",
+        "tiny",
+        "--workload",
+        "real",
+        "--tokens",
+        str(tokens),
+        "--steps",
+        "16",
     ]
-
-
-def _overhead(found: dict[str, Any]) -> list[Row]:
-    speed = f"{found['speed_ratio_median']} × {spread(found['speed_ratio_min_max'])}"
-    return [
-        ("tokens/s, stock=true against stock mlx_lm.lora", speed, "≥ 0.98"),
-        ("peak memory, the same", f"{found['peak_memory_ratio']} ×", "≤ 1.02"),
-        ("losses equal to the last bit", str(found["losses_equal"]), "True"),
-    ]
-
-
-def _hooks(found: dict[str, Any]) -> list[Row]:
-    rows = found["rows"]
-    goals = {"unrelated": "≤ 1.15", "parsed": "≤ 2.7"}
-    return [
-        (
-            f"{kind} calls, worst of {len(chosen)}, against bare python",
-            f"{max(row['ratio'] for row in chosen)} ×, p95 {max(row['p95_ms'] for row in chosen)} ms",
-            goal,
-        )
-        for kind, goal in goals.items()
-        if (chosen := [row for label, row in rows.items() if label.startswith(kind)])
-    ]
-
-
-def _exact(found: dict[str, Any]) -> list[Row]:
-    return [
-        (
-            f"{pair.replace(':', ', ')}: {figures['kills']} kills, {figures['resumes']} resumes",
-            f"largest loss difference {figures['largest_loss_difference']}, weights equal {figures['weights_equal']}",
-            "0.0, True",
-        )
-        for pair, figures in found.items()
-        if isinstance(figures, dict) and "kills" in figures
-    ]
-
-
-def _planner(found: dict[str, Any]) -> list[Row]:
-    def errors(case: dict[str, Any]) -> str:
-        memory, step, total = (case[name] for name in ("probe_memory_error", "step_time_error", "total_time_error"))
-        return f"memory {memory:+.1%}, step {step:+.1%}, in all {total:+.1%} of {case['seconds_in_all']['run']} s"
-
-    return [(f"{case['case']}: probe against run", errors(case), "3 %, 15 %, 15 %") for case in found["cases"]]
-
-
-def _peers(found: dict[str, Any]) -> list[Row]:
-    rows: list[Row] = [
-        (
-            f"{name}, tokens/s and peak memory against stock",
-            f"{figures['speed']} × {spread(figures['speed_min_max'])}, {figures['peak_memory']} ×",
-            "",
-        )
-        for name, figures in found["contenders"].items()
-    ]
-    for name, why in found["do_not_run_here"].items():
-        rows.append((f"{name} does not run here", why.strip().splitlines()[-1][:120], ""))
-    return rows
-
-
-def _datasets(found: dict[str, Any]) -> list[Row]:
-    times = found["cpu_time_as_multiple_of_json_loads"]
-    whole = found["parts"]["whole"]
-    peak = whole["peak_mb"]
-    return [
-        (f"{found['rows']:,} rows inspected, peak memory", f"{peak} MB", "< 1,000"),
-        ("CPU time against a json.loads loop", f"{times['whole']} ×, {times['exact']} × without near-duplicates", ""),
-    ]
-
-
-def _benchmark(found: dict[str, Any]) -> list[Row]:
-    losses = {name: pair["difference"] for name, pair in found["test_loss"].items()}
-    speed, ends = found["speed_ratio_median"]["generation"], found["speed_ratio_min_max"]["generation"]
-    return [
-        ("test loss against mlx_lm lora --test, worst difference", str(max(losses.values())), "≤ 0.001"),
-        ("perplexity against mlx_lm.perplexity", f"{found['perplexity']['ratio']} ×", "within 1 %"),
-        ("generation tokens/s against mlx_lm.benchmark", f"{speed} × {spread(ends)}", "within 5 %"),
-    ]
-
-
-def _coverage(found: dict[str, Any]) -> list[Row]:
-    return [
-        (
-            f"{case}: 95 % interval holds the truth",
-            ", ".join(f"{kind} {share:.1%}" for kind, share in kinds.items()),
-            "",
-        )
-        for case, kinds in found["coverage"].items()
-    ]
-
-
-def _gate(found: dict[str, Any]) -> list[Row]:
-    return [(name.replace("_", " "), str(value), "") for name, value in found.items() if isinstance(value, int | float)]
-
-
-def _measures(found: dict[str, Any]) -> list[Row]:
-    rows: list[Row] = []
-    for workload, configurations in found["workloads"].items():
-        for name, one in configurations.items():
-            if "failed" in one:
-                rows.append((f"{workload}: {name}", f"failed: {one['failed'][:80]}", ""))
-            elif name != "stock":
-                stock = one["peak_gb"] / one["peak_ratio"]
-                speed = f"{one['speed_ratio']} × {spread(one['speed_ratio_min_max'])}"
-                figure = f"{speed}, {one['peak_ratio']} × of {stock:.3g} GB"
-                rows.append((f"{workload}: {name}, {one['rounds']} rounds", figure, ""))
-    return rows
-
-
-def measures() -> list[str]:
-    """What each measure of ``measures.py`` gave, one table a kept file, on whatever machine it was taken."""
-    lines: list[str] = []
-    for file in sorted(RESULTS.glob("measures-*.json")):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        asked = found["arguments"]
-        where = f"{found['machine']}, {found['backend']}"
-        lines += [
-            "",
-            f"### {asked['shape']}, {asked['type']}-bit, {asked['batch']} × {asked['tokens']} tokens, {asked['steps']} steps",
-        ]
-        lines += [
-            "",
-            where,
-            "",
-            "| workload and measure | useful tokens/s against stock, peak memory against stock | |",
-            "| --- | --- | --- |",
-        ]
-        lines += [f"| {what} | {figure} | {goal} |" for what, figure, goal in _measures(found)]
-    return ["", "## What is faster or smaller than stock mlx-lm", *lines] if lines else []
+    command += ["--rounds", "3", "--only", "length bucketing", "default", "--output", "{output}"]
+    return Measurement(f"Measures, up to {tokens:,} tokens", command, rows.measures, seconds, section=False)
 
 
 MEASUREMENTS: dict[str, Measurement] = {
-    "server_start": Measurement("Server cold start", ["benchmarks/server_start.py"], _start),
-    "log_reads": Measurement("Reading logs as they grow", ["benchmarks/log_reads.py"], _logs),
-    "training_overhead": Measurement(
-        "Training with stock=true against stock mlx-lm", ["benchmarks/training_overhead.py", "--rounds", "5"], _overhead
-    ),
-    "peers": Measurement("Training beside its peers", ["benchmarks/peers.py"], _peers),
-    "exactness": Measurement("Killed and resumed against uninterrupted", ["benchmarks/exactness.py"], _exact),
-    "planner": Measurement("A probe's word against the run", ["benchmarks/planner.py", "--steps", "250"], _planner),
+    "server_start": Measurement("Server cold start", ["benchmarks/server_start.py"], rows.start, 30),
+    "tool_calls": Measurement("A plain tool call", ["benchmarks/tool_calls.py"], rows.calls, 10),
     "hook_latency": Measurement(
-        "The gate, whole process", ["benchmarks/hook_latency.py", "--launcher", "--json"], _hooks
+        "The gate, whole process", ["benchmarks/hook_latency.py", "--launcher", "--peer", "--json"], rows.hooks, 70
     ),
-    "gate": Measurement("The gate's verdicts on its corpora", ["tests/guard/score.py"], _gate),
+    "log_reads": Measurement("Reading logs as they grow", ["benchmarks/log_reads.py"], rows.logs, 15),
+    "training_overhead": Measurement(
+        "Training with stock=true against stock `mlx_lm.lora`",
+        ["benchmarks/training_overhead.py", "--rounds", "5"],
+        rows.overhead,
+        90,
+    ),
+    "peers": Measurement("Training beside its peers", ["benchmarks/peers.py", "--rounds", "3"], rows.peers, 600),
     "benchmark_parity": Measurement(
-        "run_benchmark against stock mlx-lm", ["benchmarks/benchmark_parity.py"], _benchmark
+        "run_benchmark against stock mlx-lm", ["benchmarks/benchmark_parity.py"], rows.parity, 40
+    ),
+    "planner": Measurement("A probe's word against the run", ["benchmarks/planner.py"], rows.planner, 720),
+    f"measures-{BACKEND}-tiny-512": _measures(512, 180),
+    f"measures-{BACKEND}-tiny-2048": _measures(2048, 720),
+    "datasets": Measurement("Inspecting a data set", ["benchmarks/datasets.py"], rows.datasets, 400),
+    "exactness": Measurement("Killed and resumed against uninterrupted", ["benchmarks/exactness.py"], rows.exact, 120),
+    "context": Measurement("Tokens of context", ["benchmarks/context.py"], rows.context, 40),
+    "gate": Measurement("The gate's verdicts", ["tests/guard/score.py", "--json"], rows.gate, 40),
+    "gate_second": Measurement(
+        "The gate's verdicts, second corpus", ["tests/guard/score.py", "--json", "tests.guard.second"], rows.gate, 20
+    ),
+    "memory_estimate": Measurement(
+        "Memory estimated without a probe, against the kept grid of measured peaks",
+        ["benchmarks/memory_fit.py", "report", "benchmarks/memory_grid.linux-cpu.json"],
+        rows.estimate,
+        5,
     ),
     "interval_coverage": Measurement(
-        "Intervals of simulated benchmarks", ["benchmarks/interval_coverage.py"], _coverage
+        "Intervals of simulated benchmarks", ["benchmarks/interval_coverage.py"], rows.coverage, 60
     ),
-    "datasets": Measurement("Inspecting a data set", ["benchmarks/datasets.py"], _datasets),
 }
 
 
-def measure(name: str, seconds: float) -> bool:
-    """Run one measurement and keep its JSON; False when it gave none."""
-    entry = MEASUREMENTS[name]
-    began = time.monotonic()
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    try:
-        done = subprocess.run(
-            [sys.executable, *entry.command],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=seconds,
-        )
-        found = json.loads(done.stdout[done.stdout.index("{") :])
-    except (ValueError, subprocess.TimeoutExpired) as error:
-        print(f"{name}: no result: {error}", file=sys.stderr)
-        return False
-    RESULTS.mkdir(exist_ok=True)
+class NoResultError(Exception):
+    """A measurement gave no figures."""
+
+
+def measure(name: str, entry: Measurement, results: Path, logs: Path) -> float:
+    """Run one measurement and keep its JSON; gives its seconds. Raises NoResultError."""
+    began, before = time.monotonic(), os.getloadavg()[0]
+    log = logs / f"{name}.log"
+    found = _run(entry, log)
+    seconds = time.monotonic() - began
     found["taken"] = {
         "date": time.strftime("%Y-%m-%d"),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+        "machine": machine(),
+        "versions": {package: metadata.version(package) for package in ("mlx", "mlx-lm")},
+        "load_before": round(before, 1),
         "load_average": round(os.getloadavg()[0], 1),
-        "seconds": round(time.monotonic() - began),
+        "seconds": round(seconds),
     }
-    (RESULTS / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"{name}: {found['taken']['seconds']} s", file=sys.stderr)
-    return True
+    results.mkdir(exist_ok=True)
+    part = results / f"{name}.json.part"
+    part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    part.replace(results / f"{name}.json")
+    return seconds
 
 
-def render() -> str:
+def _run(entry: Measurement, log: Path) -> dict[str, Any]:
+    """The JSON that the script gives, on its standard output or in the file that it is told to write."""
+    run = uuid.uuid4().hex
+    with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as scratch:
+        output = Path(scratch) / "output.json"
+        command = [sys.executable, *(part.replace("{output}", str(output)) for part in entry.command)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": scratch, MARK: run}
+        try:
+            with log.open("w", encoding="utf-8") as words:
+                done = subprocess.run(
+                    command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=words, timeout=entry.limit
+                )
+            text = output.read_text(encoding="utf-8") if output.exists() else done.stdout.decode()
+            return json.loads(text[text.index("{") :])
+        except subprocess.TimeoutExpired as error:
+            raise NoResultError(f"not done within {entry.limit:.0f} s; its words are in {log}") from error
+        except ValueError as error:
+            last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+            raise NoResultError(f"{last[:200]} (all of it in {log})") from error
+        finally:
+            _end(run)
+
+
+def _end(run: str) -> None:
+    """Kill what a measurement left behind: jobs outlive the process that started them."""
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == run:
+                process.kill()
+        except (psutil.Error, OSError):
+            continue  # gone meanwhile, or another user's
+
+
+def machine() -> str:
+    """What this machine is, in words."""
+    known = facts.collect()
+    system = f"macOS {known['macos']}" if known["system"] == "Darwin" else str(known["system"])
+    memory = known["memory_bytes"]
+    size = f", {memory / 2**30:.0f} GiB" if isinstance(memory, int) else ""
+    return f"{system} {known['machine']}, {known.get('chip')}, {os.cpu_count()} CPUs{size}, Python {platform.python_version()}"
+
+
+def _table(chosen: list[rows.Row]) -> list[str]:
+    marks = {True: "✓", False: "**✗ missed**", None: ""}
+    lines = ["", "| what | figure | goal | met |", "| --- | --- | --- | --- |"]
+    return lines + [f"| {row.what} | {row.figure} | {row.goal} | {marks[row.met]} |" for row in chosen]
+
+
+def _footer(entry: Measurement, found: dict[str, Any]) -> str:
+    """How a section's figures came about."""
+    taken = found.get("taken", {})
+    words = [str(taken[key]) for key in ("date", "machine") if key in taken]
+    words += [f"{package} {version}" for package, version in taken.get("versions", {}).items()]
+    if (count := rows.rounds(found)) is not None:
+        words.append(f"median of {count} rounds" if count > 1 else "1 round")
+    if "load_average" in taken:
+        loads = [str(taken[key]) for key in ("load_before", "load_average") if key in taken]
+        words.append("load " + " → ".join(loads))
+    if "seconds" in taken:
+        words.append(f"{taken['seconds']} s")
+    return f"`{' '.join(entry.command)}` — {', '.join(words)}"
+
+
+def _sections(results: Path) -> Iterable[tuple[str, list[rows.Row], str]]:
+    """Title, rows and footer of every kept file: MEASUREMENTS in the order of its entries, then those of measures.py."""
+    for name, entry in MEASUREMENTS.items():
+        if entry.section and (results / f"{name}.json").exists():
+            found = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
+            yield entry.title, list(entry.rows(found)), _footer(entry, found)
+    for file in sorted(results.glob("measures-*.json")):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        asked, taken = found["arguments"], found.get("taken", {})
+        size = f"{asked['shape']}, {asked['type']}-bit, {asked['batch']} × {asked['tokens']} tokens"
+        words = [found.get("machine") or f"{taken['machine']}, {taken['date']}", found["backend"]]
+        if "load_average" in taken:
+            words.append(f"load {taken['load_before']} → {taken['load_average']}")
+        title = f"Against stock mlx-lm: {size}, {asked['steps']} steps"
+        figures = "Figure: useful tokens/s against stock; peak memory against stock."
+        yield title, list(rows.measures(found)), f"{figures} `{file.name}` — {', '.join(words)}"
+
+
+def render(results: Path = RESULTS) -> str:
     """RESULTS.md from the kept files."""
+    sections = list(_sections(results))
+    judged = [(title, row) for title, chosen, _ in sections for row in chosen if row.met is not None]
+    missed = [(title, row) for title, row in judged if not row.met]
     lines = [
         "# Results",
         "",
         "Made by `make bench` from `benchmarks/results/*.json`. Ratios compare two things measured in turn in one run on one",
-        "machine. **No figure here was taken on a Mac.** `load` is the load average at the end of a measurement on its machine;",
-        "what the goals are about is said in [README.md](README.md).",
+        "machine: the median over the rounds, and in brackets the smallest and the largest round. `load` is the machine's load",
+        "average before and after a measurement. What is measured and where the goals come from: [README.md](README.md).",
+        "",
+        _macs(footer for _, _, footer in sections),
+        "",
+        f"**{len(judged) - len(missed)} of {len(judged)} goals are met.**" + (" Missed:" if missed else ""),
     ]
-    for name, entry in MEASUREMENTS.items():
-        file = RESULTS / f"{name}.json"
-        if not file.exists():
-            continue
-        found = json.loads(file.read_text(encoding="utf-8"))
-        taken = found.pop("taken", {})
-        lines += ["", f"## {entry.title}", "", "| what | figure | goal |", "| --- | --- | --- |"]
-        lines += [f"| {what} | {figure} | {goal} |" for what, figure, goal in entry.rows(found)]
-        where = ", ".join(str(taken[key]) for key in ("date", "machine") if key in taken)
-        load = f", load {taken['load_average']}" if "load_average" in taken else ""
-        lines += ["", f"`{' '.join(entry.command)}` — {where}{load}"]
-    return "\n".join(lines + measures()) + "\n"
+    if missed:
+        lines += ["", "| missed | figure | goal | section |", "| --- | --- | --- | --- |"]
+        lines += [f"| {row.what} | {row.figure} | {row.goal} | {title} |" for title, row in missed]
+    absent = [
+        f"`{name}`" for name, entry in MEASUREMENTS.items() if entry.section and not (results / f"{name}.json").exists()
+    ]
+    if absent:
+        lines += ["", f"Not measured yet: {', '.join(absent)}."]
+    for title, chosen, footer in sections:
+        lines += ["", f"## {title}", *_table(chosen), "", footer]
+    return "\n".join(lines) + "\n"
+
+
+def _macs(footers: Iterable[str]) -> str:
+    if any("macOS" in footer for footer in footers):
+        return "Figures whose line says macOS were taken on a Mac."
+    return "**No figure here was taken on a Mac.**"
 
 
 def main() -> int:
     """Measure and render."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), help="these alone")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(MEASUREMENTS), metavar="NAME", help=f"of {', '.join(MEASUREMENTS)}"
+    )
     parser.add_argument("--render", action="store_true", help="measure nothing")
-    parser.add_argument("--seconds", type=float, default=3600, help="longest time for one measurement")
     chosen = parser.parse_args()
-    asked = [] if chosen.render else chosen.only or list(MEASUREMENTS)
-    without = [name for name in asked if not measure(name, chosen.seconds)]
-    (ROOT / "benchmarks" / "RESULTS.md").write_text(render(), encoding="utf-8")
-    return 1 if without else 0
+    asked = [] if chosen.render else [name for name in MEASUREMENTS if not chosen.only or name in chosen.only]
+    failed: list[str] = []
+    logs = environments.folder() / "logs"
+    if asked:
+        environments.prepare()
+        logs.mkdir(parents=True, exist_ok=True)
+        minutes = sum(MEASUREMENTS[name].seconds for name in asked) / 60
+        _say(f"{len(asked)} measurements, about {minutes:.0f} minutes on two quiet cores")
+    for number, name in enumerate(asked, 1):
+        entry = MEASUREMENTS[name]
+        _say(f"{time.strftime('%H:%M:%S')} {number}/{len(asked)} {name}: about {entry.seconds} s")
+        try:
+            _say(f"  done in {measure(name, entry, RESULTS, logs):.0f} s")
+        except NoResultError as error:
+            failed.append(name)
+            _say(f"  no result: {error}")
+        PAGE.write_text(render(), encoding="utf-8")
+    PAGE.write_text(render(), encoding="utf-8")
+    if asked:
+        print(PAGE.read_text(encoding="utf-8"))
+    if failed:
+        _say(f"Without a result, what was kept before stands: {', '.join(failed)}")
+    return 1 if failed else 0
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
