@@ -1,6 +1,6 @@
 """Training beside its peers: stock mlx_lm.lora, mlx-lm-lora, mlx-tune and ours, on one model, data set, seed and number of steps.
 
-    python benchmarks/peers.py [--rounds 3] [--epoch 20]
+    python benchmarks/peers.py [--rounds 3] [--epoch 16]
 
 Each peer comes from the package index into an environment of its own (environments.py); one that can't be installed or does
 not run here is named with its error. Everything runs in a fresh process, in turn, round after round. Each trains one epoch and
@@ -129,8 +129,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epoch", type=int, default=20, help="steps of an epoch; a round trains one and two of them")
-    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--epoch", type=int, default=16, help="steps of an epoch; a round trains one and two of them")
+    parser.add_argument("--seconds", type=float, default=1200, help="no round is begun that would end later than this")
+    parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocab", type=int, default=8000)
     parser.add_argument("--window", type=int, default=256, help="max_seq_length")
@@ -161,7 +162,10 @@ def measure(chosen: argparse.Namespace, scratch: Path, model: Path) -> dict[str,
             failed[package] = f"not installed: {error}"
     found: dict[str, list[tuple[float, int]]] = {}
     names = ["mlx_lm.lora", *pythons, "mlx-training", "mlx-training stock=true"]
+    began = time.monotonic()
     for turn in range(chosen.rounds):
+        if turn and (time.monotonic() - began) * (turn + 1) / turn > chosen.seconds:
+            break
         for contender in names:
             if contender in failed:
                 continue
@@ -181,7 +185,7 @@ def measure(chosen: argparse.Namespace, scratch: Path, model: Path) -> dict[str,
         "machine": platform.platform(),
         "backend": facts.backend(facts.collect())[0],
         "arguments": vars(chosen),
-        "rounds": chosen.rounds,
+        "rounds": len(stock),
         "contenders": {contender: _ratios(runs, stock) for contender, runs in found.items()},
         "do_not_run_here": failed,
     }

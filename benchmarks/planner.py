@@ -120,7 +120,7 @@ async def run_case(case: tuple[Any, ...], steps: int, seconds: float, scratch: P
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, help="of each run, instead of the case's own")
-    parser.add_argument("--seconds", type=float, default=360, help="longest time of one case (default 360)")
+    parser.add_argument("--seconds", type=float, default=300, help="longest time of one case (default 300)")
     parser.add_argument("--case", type=int, help="one case alone, by its number")
     arguments = parser.parse_args()
     os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")

@@ -2,10 +2,10 @@
 
     python benchmarks/results.py [--only NAME ...] [--render]
 
-Each entry of ``MEASUREMENTS`` runs a script of this folder in a fresh process and keeps its JSON in ``benchmarks/results``;
-RESULTS.md is made from those files alone (rows.py), so that no figure gets in by hand. The entries that other programs disturb
-most come first. One that fails or takes too long leaves its earlier JSON as it was, and the others go on. What a script says
-while it works is in a log beside the environments (environments.py). ``--render`` measures nothing.
+Each entry of ``MEASUREMENTS`` (measurements.py) runs a script in a fresh process and keeps its JSON in ``benchmarks/results``;
+RESULTS.md is made from those files alone (rows.py), so that no figure gets in by hand. One that fails or takes too long leaves
+its earlier JSON as it was, and the others go on. What a script says while it works is in a log beside the environments
+(environments.py). ``--render`` measures nothing.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -31,85 +30,13 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import environments, rows  # noqa: E402
+from benchmarks.measurements import MEASUREMENTS, Measurement  # noqa: E402
 from mcp_server.platform import facts  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "benchmarks" / "RESULTS.md"
-BACKEND = "apple-silicon" if sys.platform == "darwin" else "cpu"
 MARK = "MLX_BENCHMARK_RUN"
 """In the environment of everything that a measurement starts, so that nothing of it outlives the measurement."""
-
-
-@dataclass
-class Measurement:
-    """One script, how it is called, which of its figures are shown, and how long it takes on two quiet cores."""
-
-    title: str
-    command: list[str]
-    rows: Callable[[rows.Found], Iterable[rows.Row]]
-    seconds: int
-    section: bool = True
-    """False: a file of ``measures.py``, which has a table of its own."""
-
-    @property
-    def limit(self) -> float:
-        """It may take three times as long as it should, and a minute."""
-        return 3 * self.seconds + 60
-
-
-def _measures(tokens: int, seconds: int) -> Measurement:
-    command = [
-        "benchmarks/measures.py",
-        "--shape",
-        "tiny",
-        "--workload",
-        "real",
-        "--tokens",
-        str(tokens),
-        "--steps",
-        "16",
-    ]
-    command += ["--rounds", "3", "--only", "length bucketing", "default", "--output", "{output}"]
-    return Measurement(f"Measures, up to {tokens:,} tokens", command, rows.measures, seconds, section=False)
-
-
-MEASUREMENTS: dict[str, Measurement] = {
-    "server_start": Measurement("Server cold start", ["benchmarks/server_start.py"], rows.start, 30),
-    "tool_calls": Measurement("A plain tool call", ["benchmarks/tool_calls.py"], rows.calls, 10),
-    "hook_latency": Measurement(
-        "The gate, whole process", ["benchmarks/hook_latency.py", "--launcher", "--peer", "--json"], rows.hooks, 70
-    ),
-    "log_reads": Measurement("Reading logs as they grow", ["benchmarks/log_reads.py"], rows.logs, 15),
-    "training_overhead": Measurement(
-        "Training with stock=true against stock `mlx_lm.lora`",
-        ["benchmarks/training_overhead.py", "--rounds", "5"],
-        rows.overhead,
-        90,
-    ),
-    "peers": Measurement("Training beside its peers", ["benchmarks/peers.py", "--rounds", "3"], rows.peers, 600),
-    "benchmark_parity": Measurement(
-        "run_benchmark against stock mlx-lm", ["benchmarks/benchmark_parity.py"], rows.parity, 40
-    ),
-    "planner": Measurement("A probe's word against the run", ["benchmarks/planner.py"], rows.planner, 720),
-    f"measures-{BACKEND}-tiny-512": _measures(512, 180),
-    f"measures-{BACKEND}-tiny-2048": _measures(2048, 720),
-    "datasets": Measurement("Inspecting a data set", ["benchmarks/datasets.py"], rows.datasets, 400),
-    "exactness": Measurement("Killed and resumed against uninterrupted", ["benchmarks/exactness.py"], rows.exact, 120),
-    "context": Measurement("Tokens of context", ["benchmarks/context.py"], rows.context, 40),
-    "gate": Measurement("The gate's verdicts", ["tests/guard/score.py", "--json"], rows.gate, 40),
-    "gate_second": Measurement(
-        "The gate's verdicts, second corpus", ["tests/guard/score.py", "--json", "tests.guard.second"], rows.gate, 20
-    ),
-    "memory_estimate": Measurement(
-        "Memory estimated without a probe, against the kept grid of measured peaks",
-        ["benchmarks/memory_fit.py", "report", "benchmarks/memory_grid.linux-cpu.json"],
-        rows.estimate,
-        5,
-    ),
-    "interval_coverage": Measurement(
-        "Intervals of simulated benchmarks", ["benchmarks/interval_coverage.py"], rows.coverage, 60
-    ),
-}
 
 
 class NoResultError(Exception):
@@ -123,6 +50,7 @@ def measure(name: str, entry: Measurement, results: Path, logs: Path) -> float:
     found = _run(entry, log)
     seconds = time.monotonic() - began
     found["taken"] = {
+        "command": entry.command,
         "date": time.strftime("%Y-%m-%d"),
         "machine": machine(),
         "versions": {package: metadata.version(package) for package in ("mlx", "mlx-lm")},
@@ -197,7 +125,8 @@ def _footer(entry: Measurement, found: dict[str, Any]) -> str:
         words.append("load " + " → ".join(loads))
     if "seconds" in taken:
         words.append(f"{taken['seconds']} s")
-    return f"`{' '.join(entry.command)}` — {', '.join(words)}"
+    command = " ".join(taken.get("command", entry.command[:1]))
+    return f"`{command}` — {', '.join(words)}"
 
 
 def _sections(results: Path) -> Iterable[tuple[str, list[rows.Row], str]]:

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from benchmarks.results import MEASUREMENTS, ROOT
+from benchmarks.measurements import MEASUREMENTS
+from benchmarks.results import ROOT
 
 pytestmark = pytest.mark.integration
 SMALLEST = {

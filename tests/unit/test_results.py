@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from benchmarks import results, rows
-from benchmarks.results import MEASUREMENTS, Measurement, NoResultError, measure, render
+from benchmarks.measurements import MEASUREMENTS, Measurement
+from benchmarks.results import NoResultError, measure, render
 
 KEPT = sorted(results.RESULTS.glob("*.json"))
 START: dict[str, Any] = {
