@@ -113,20 +113,23 @@ def _table(chosen: list[rows.Row]) -> list[str]:
     return lines + [f"| {row.what} | {row.figure} | {row.goal} | {marks[row.met]} |" for row in chosen]
 
 
-def _footer(entry: Measurement, found: dict[str, Any]) -> str:
-    """How a section's figures came about."""
+def _taken(found: dict[str, Any]) -> list[str]:
+    """When, where and under which load a file's figures were taken, as far as it says so."""
     taken = found.get("taken", {})
     words = [str(taken[key]) for key in ("date", "machine") if key in taken]
     words += [f"{package} {version}" for package, version in taken.get("versions", {}).items()]
-    if (count := rows.rounds(found)) is not None:
-        words.append(f"median of {count} rounds" if count > 1 else "1 round")
     if "load_average" in taken:
         loads = [str(taken[key]) for key in ("load_before", "load_average") if key in taken]
         words.append("load " + " → ".join(loads))
-    if "seconds" in taken:
-        words.append(f"{taken['seconds']} s")
-    command = " ".join(taken.get("command", entry.command[:1]))
-    return f"`{command}` — {', '.join(words)}"
+    return words + ([f"{taken['seconds']} s"] if "seconds" in taken else [])
+
+
+def _footer(entry: Measurement, found: dict[str, Any]) -> str:
+    """How a section's figures came about."""
+    command = " ".join(found.get("taken", {}).get("command", entry.command[:1]))
+    count = rows.rounds(found)
+    words = [] if count is None else [f"median of {count} rounds" if count > 1 else "1 round"]
+    return f"`{command}` — {', '.join(words + _taken(found))}"
 
 
 def _sections(results: Path) -> Iterable[tuple[str, list[rows.Row], str]]:
@@ -137,14 +140,12 @@ def _sections(results: Path) -> Iterable[tuple[str, list[rows.Row], str]]:
             yield entry.title, list(entry.rows(found)), _footer(entry, found)
     for file in sorted(results.glob("measures-*.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
-        asked, taken = found["arguments"], found.get("taken", {})
-        size = f"{asked['shape']}, {asked['type']}-bit, {asked['batch']} × {asked['tokens']} tokens"
-        words = [found.get("machine") or f"{taken['machine']}, {taken['date']}", found["backend"]]
-        if "load_average" in taken:
-            words.append(f"load {taken['load_before']} → {taken['load_average']}")
-        title = f"Against stock mlx-lm: {size}, {asked['steps']} steps"
+        asked = found["arguments"]
+        size = f"{asked['shape']}, {asked['type']}-bit, {asked['batch']} × {asked['tokens']:,} tokens, {asked['steps']} steps"
+        words = [found["machine"]] if "machine" in found else []
+        title = f"Against stock on {found['backend']}: {size} (`{file.stem}`)"
         figures = "Figure: useful tokens/s against stock; peak memory against stock."
-        yield title, list(rows.measures(found)), f"{figures} `{file.name}` — {', '.join(words)}"
+        yield title, list(rows.measures(found)), f"{figures} {', '.join(words + _taken(found))}"
 
 
 def render(results: Path = RESULTS) -> str:
@@ -197,7 +198,8 @@ def main() -> int:
         environments.prepare()
         logs.mkdir(parents=True, exist_ok=True)
         minutes = sum(MEASUREMENTS[name].seconds for name in asked) / 60
-        _say(f"{len(asked)} measurements, about {minutes:.0f} minutes on two quiet cores")
+        order = ", ".join(f"{name} {MEASUREMENTS[name].seconds} s" for name in asked)
+        _say(f"{len(asked)} measurements, about {minutes:.0f} minutes on two quiet cores: {order}")
     for number, name in enumerate(asked, 1):
         entry = MEASUREMENTS[name]
         _say(f"{time.strftime('%H:%M:%S')} {number}/{len(asked)} {name}: about {entry.seconds} s")
@@ -206,7 +208,6 @@ def main() -> int:
         except NoResultError as error:
             failed.append(name)
             _say(f"  no result: {error}")
-        PAGE.write_text(render(), encoding="utf-8")
     PAGE.write_text(render(), encoding="utf-8")
     if asked:
         print(PAGE.read_text(encoding="utf-8"))
