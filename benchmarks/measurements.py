@@ -48,7 +48,8 @@ def _sizes() -> dict[str, list[str]]:
 SIZES = _sizes()
 
 
-def _measures(tokens: int, seconds: int) -> dict[str, Measurement]:
+def _measures(tokens: int, seconds: int, only: tuple[str, ...] = ()) -> dict[str, Measurement]:
+    """``only`` these configurations beside stock; none named: all of them."""
     shape = SIZES["measures"][1]
     command = [
         "benchmarks/measures.py",
@@ -60,7 +61,7 @@ def _measures(tokens: int, seconds: int) -> dict[str, Measurement]:
         "--rounds",
         "3",
     ]
-    command += ["--only", "length bucketing", "default", "--output", "{output}"]
+    command += [*(("--only", *only) if only else ()), "--output", "{output}"]
     name = f"measures-{'apple-silicon' if MAC else 'cpu'}-{shape}-{tokens}"
     return {
         name: Measurement(f"Against stock, up to {tokens:,} tokens", command, rows.measures, seconds, section=False)
@@ -89,8 +90,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     "planner": Measurement(
         "A probe's word against the run", ["benchmarks/planner.py", *SIZES["planner"]], rows.planner, 720
     ),
-    **_measures(512, 180),
-    **_measures(2048, 720),
+    **_measures(512, 420),
+    **_measures(2048, 720, only=("length bucketing", "default")),
     "datasets": Measurement("Inspecting a data set", ["benchmarks/datasets.py"], rows.datasets, 200),
     "exactness": Measurement("Killed and resumed against uninterrupted", ["benchmarks/exactness.py"], rows.exact, 90),
     "context": Measurement("Tokens of context", ["benchmarks/context.py"], rows.context, 40),

@@ -100,9 +100,9 @@ def planner(found: Found) -> Iterator[Row]:
 
 
 def estimate(found: Found) -> Iterator[Row]:
-    for part in ("fitted", "held_out", "later", "fused_fitted", "fused_held_out", "blind"):
-        if part in found:
-            one = found[part]
+    """By the part that the configurations played: in fitting the formula, or in testing it."""
+    for part, one in found.items():
+        if isinstance(one, dict) and "median_error" in one:
             median, worst, under = one["median_error"], one["worst_error"], one["furthest_under"]
             yield Row(
                 f"{part.replace('_', ' ')}: {one['configurations']} configurations",
