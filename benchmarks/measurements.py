@@ -90,7 +90,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "planner": Measurement(
         "A probe's word against the run", ["benchmarks/planner.py", *SIZES["planner"]], rows.planner, 720
     ),
-    **_measures(512, 420),
+    **_measures(512, 480),
     **_measures(2048, 720, only=("length bucketing", "default")),
     "datasets": Measurement("Inspecting a data set", ["benchmarks/datasets.py"], rows.datasets, 200),
     "exactness": Measurement("Killed and resumed against uninterrupted", ["benchmarks/exactness.py"], rows.exact, 90),

@@ -110,7 +110,12 @@ def machine() -> str:
 def _table(chosen: list[rows.Row]) -> list[str]:
     marks = {True: "✓", False: "**✗ missed**", None: ""}
     lines = ["", "| what | figure | goal | met |", "| --- | --- | --- | --- |"]
-    return lines + [f"| {row.what} | {row.figure} | {row.goal} | {marks[row.met]} |" for row in chosen]
+    return lines + [_line(*row[:3], marks[row.met]) for row in chosen]
+
+
+def _line(*cells: str) -> str:
+    """A row of a table: a script's error may hold what would break it."""
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
 
 
 def _taken(found: dict[str, Any]) -> list[str]:
@@ -166,7 +171,7 @@ def render(results: Path = RESULTS) -> str:
     ]
     if missed:
         lines += ["", "| missed | figure | goal | section |", "| --- | --- | --- | --- |"]
-        lines += [f"| {row.what} | {row.figure} | {row.goal} | {title} |" for title, row in missed]
+        lines += [_line(*row[:3], title) for title, row in missed]
     absent = [
         f"`{name}`" for name, entry in MEASUREMENTS.items() if entry.section and not (results / f"{name}.json").exists()
     ]

@@ -73,6 +73,17 @@ def test_goals_met_and_missed_are_told_apart(tmp_path: Path):
     assert "| 1.26 × (1.1–1.3) | ≤ 1.25 × | **✗ missed** |" in missed
 
 
+def test_a_failed_case_is_a_missed_goal_and_its_words_do_not_break_the_table(tmp_path: Path):
+    figures = {"probe_memory_error": -0.02, "step_time_error": 0.2, "total_time_error": 0.1}
+    good = {"case": "a", "steps": 9, "seconds_in_all": {"run": 40.0}} | figures
+    cases = [good, {"case": "b", "steps": 9, "failed": "RuntimeError: one\ntwo | three"}]
+    (tmp_path / "planner.json").write_text(json.dumps({"cases": cases}))
+    page = render(tmp_path)
+    assert "| b | gave no figure: RuntimeError: one two \\| three | a figure | **✗ missed** |" in page
+    assert "| time of a step, worst of 1 case | +20.0% (median of the sizes 20.0%) | ± 15 % | **✗ missed** |" in page
+    assert "**2 of 4 goals are met.**" in page
+
+
 def test_a_figure_from_a_mac_is_called_one(tmp_path: Path):
     (tmp_path / "server_start.json").write_text(json.dumps(START))
     assert "**No figure here was taken on a Mac.**" in render(tmp_path)
