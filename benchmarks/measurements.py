@@ -94,7 +94,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     **_measures(2048, 720, only=("length bucketing", "default")),
     "datasets": Measurement("Inspecting a data set", ["benchmarks/datasets.py"], rows.datasets, 200),
     "exactness": Measurement("Killed and resumed against uninterrupted", ["benchmarks/exactness.py"], rows.exact, 90),
-    "context": Measurement("Tokens of context", ["benchmarks/context.py"], rows.context, 40),
+    "context": Measurement("Tokens of context", ["benchmarks/context.py"], rows.context, 50),
     "gate": Measurement("The gate's verdicts", ["tests/guard/score.py", "--json"], rows.gate, 25),
     "gate_second": Measurement(
         "The gate's verdicts, second corpus", ["tests/guard/score.py", "--json", "tests.guard.second"], rows.gate, 15

@@ -72,6 +72,11 @@ SFTTrainer(model=model, tokenizer=tokenizer, train_dataset=rows, args=SFTConfig(
 """
 
 
+def version(package: str, python: Path) -> str:
+    code = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))"
+    return subprocess.run([python, "-c", code, package], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def run_script(python: Path | str, script: str, options: dict[str, Any], scratch: Path) -> tuple[float, int]:
     """Wall seconds and peak bytes of one training. Raises RuntimeError with the last words of one that fails."""
     file = scratch / "options.json"
@@ -186,6 +191,7 @@ def measure(chosen: argparse.Namespace, scratch: Path, model: Path) -> dict[str,
         "backend": facts.backend(facts.collect())[0],
         "arguments": vars(chosen),
         "rounds": len(stock),
+        "versions": {package: version(package, python) for package, python in pythons.items()},
         "contenders": {contender: _ratios(runs, stock) for contender, runs in found.items()},
         "do_not_run_here": failed,
     }

@@ -57,19 +57,21 @@ def overhead(found: Found) -> Iterator[Row]:
 
 
 def peers(found: Found) -> Iterator[Row]:
+    def named(name: str) -> str:
+        return f"{name} {found['versions'].get(name, '')}".strip()
+
     for name, figures in found["contenders"].items():
         if name != "mlx_lm.lora":
-            yield Row(f"{name}: tokens/s against stock", times(figures["speed"], figures["speed_min_max"]))
-            yield Row(
-                f"{name}: peak memory against stock", times(figures["peak_memory"], figures["peak_memory_min_max"])
-            )
+            speed, peak = (times(figures[key], figures[f"{key}_min_max"]) for key in ("speed", "peak_memory"))
+            yield Row(f"{named(name)}: tokens/s against stock", speed)
+            yield Row(f"{named(name)}: peak memory against stock", peak)
     for name, why in found["do_not_run_here"].items():
-        yield Row(f"{name} does not run here", f"`{why.strip().splitlines()[-1][:120]}`")
+        yield Row(f"{named(name)} does not run here", f"`{why.strip().splitlines()[-1][:120]}`")
 
 
 def exact(found: Found) -> Iterator[Row]:
     for pair, figures in found.items():
-        if isinstance(figures, dict) and "kills" in figures:
+        if isinstance(figures, dict) and "weights_equal" in figures:
             difference, equal = figures["largest_loss_difference"], figures["weights_equal"]
             yield Row(
                 f"{pair.replace(':', ', ')}: {figures['kills']} kills, {figures['resumes']} resumes",

@@ -20,6 +20,7 @@ SMALLEST = {
     "log_reads": ["--rounds", "1", "--events", "2000"],
     "datasets": ["--rows", "5000"],
     "interval_coverage": ["--pairs", "2"],
+    "exactness": ["--pairs", "lora:adam", "--kills", "1"],
     "memory_estimate": ["report", "benchmarks/memory_grid.linux-cpu.json"],
 }
 
