@@ -125,6 +125,7 @@ def main() -> None:
         json.dumps(
             {
                 "benchmark": "run_benchmark against stock mlx-lm",
+                "rounds": chosen.pairs,
                 "arguments": vars(chosen),
                 "test_loss": {name: {key: round(v, 6) for key, v in pair.items()} for name, pair in found.items()},
                 "test_loss_within_1e-3": all(pair["difference"] < LOSS_GOAL for pair in found.values()),

@@ -132,7 +132,7 @@ def _taken(found: dict[str, Any]) -> list[str]:
 def _footer(entry: Measurement, found: dict[str, Any]) -> str:
     """How a section's figures came about."""
     command = " ".join(found.get("taken", {}).get("command", entry.command[:1]))
-    count = rows.rounds(found)
+    count = found.get("rounds")
     words = [] if count is None else [f"median of {count} rounds" if count > 1 else "1 round"]
     return f"`{command}` — {', '.join(words + _taken(found))}"
 
@@ -204,7 +204,7 @@ def main() -> int:
         logs.mkdir(parents=True, exist_ok=True)
         minutes = sum(MEASUREMENTS[name].seconds for name in asked) / 60
         order = ", ".join(f"{name} {MEASUREMENTS[name].seconds} s" for name in asked)
-        _say(f"{len(asked)} measurements, about {minutes:.0f} minutes on two quiet cores: {order}")
+        _say(f"{len(asked)} measurements, about {minutes:.0f} min on two quiet cores: {order}")
     for number, name in enumerate(asked, 1):
         entry = MEASUREMENTS[name]
         _say(f"{time.strftime('%H:%M:%S')} {number}/{len(asked)} {name}: about {entry.seconds} s")

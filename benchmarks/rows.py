@@ -23,11 +23,6 @@ def times(ratio: float, low_high: list[float] | None = None) -> str:
     return f"{ratio} ×{ends}"
 
 
-def rounds(found: Found) -> int | None:
-    """How many rounds a figure is the median of, where it is one."""
-    return found.get("rounds") or found.get("arguments", {}).get("rounds") or found.get("arguments", {}).get("pairs")
-
-
 def start(found: Found) -> Iterator[Row]:
     figure = times(found["ratio"], found["ratio_min_max"])
     seconds = found["median_seconds"]
@@ -125,7 +120,7 @@ def hooks(found: Found) -> Iterator[Row]:
             slow = max(row["p95_ms"] for row in chosen)
             yield Row(
                 f"{name}, worst of {len(chosen)} commands, against bare python",
-                f"{times(worst, [min(ratios), worst])}, p95 {slow} ms",
+                f"{worst} × (the best {min(ratios)}), slowest p95 {slow} ms",
                 f"≤ {goal} ×" if goal else "",
                 worst <= goal if goal else None,
             )
