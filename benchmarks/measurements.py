@@ -81,9 +81,7 @@ MEASUREMENTS: dict[str, Measurement] = {
         rows.overhead,
         60,
     ),
-    "peers": Measurement(
-        "Training beside its peers", ["benchmarks/peers.py", "--rounds", "3", *SIZES["peers"]], rows.peers, 600
-    ),
+    "peers": Measurement("Training beside its peers", ["benchmarks/peers.py", *SIZES["peers"]], rows.peers, 600),
     "benchmark_parity": Measurement(
         "run_benchmark against stock mlx-lm", ["benchmarks/benchmark_parity.py"], rows.parity, 40
     ),

@@ -1,14 +1,14 @@
 """Training beside its peers: stock mlx_lm.lora, mlx-lm-lora, mlx-tune and ours, on one model, data set, seed and number of steps.
 
-    python benchmarks/peers.py [--rounds 3] [--epoch 16]
+    python benchmarks/peers.py [--rounds 5] [--epoch 16]
 
 Each peer comes from the package index into an environment of its own (environments.py); one that can't be installed or does
-not run here is named with its error. Everything runs in a fresh process, in turn, round after round. Each trains one epoch and
-then two, and the time of the second epoch is the difference: so starting, loading and saving do not count for anybody, and
-everybody has trained on the same rows. Speed is useful tokens (padding left out) a second; the peak is
-``mx.get_peak_memory`` of the training process. Rows are of mixed lengths (log-normal), as chat data are. Ratios are against
-stock. mlx-tune always trains with AdamW and a cosine schedule, the others with Adam at a
-constant rate: a difference in the arithmetic of the optimizer alone.
+not run here is named with its error. Everything runs in a fresh process, in turn, round after round. Each trains two epochs of
+the same rows, and what counts is the time of the second, from report to report as this file's clock saw them: no starting,
+tracing or saving. Speed is useful tokens (padding left out) a second; the peak is ``mx.get_peak_memory`` of the training
+process. Rows are of mixed lengths (log-normal), as chat data are. Ratios are against stock. mlx-lm-lora draws a batch anew for every step instead of going through epochs: its second half is as many batches, not
+quite the same rows. mlx-tune always trains with AdamW and a cosine schedule, the others with Adam at a constant rate: a
+difference in the arithmetic of the optimizer alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,12 @@ from mcp_server.platform import facts  # noqa: E402
 
 BATCH = 4
 PEAK = "print('PEAK', mx.get_peak_memory(), flush=True)"
-STOCK = f"""
+CLOCK = """
+import time
+from mlx_lm import cli_ui
+cli_ui.TrainUI.report_train = lambda _, it, *__: print("AT", it, time.time(), flush=True)
+"""
+STOCK = f"""{CLOCK}
 import json, sys, types
 import mlx.core as mx
 from mlx_lm import lora
@@ -42,20 +47,26 @@ lora.run(types.SimpleNamespace(**json.load(open(sys.argv[1]))))
 {PEAK}
 """
 LORA = f"""
-import json, sys
+import json, sys, time
 import mlx.core as mx
+from tqdm import tqdm
+def write(text, *_, **__):
+    if "tok/s" in text:
+        print("AT", text.split()[1].rstrip(":"), time.time(), flush=True)
+tqdm.write = write
 from mlx_lm_lora import train
 options = json.load(open(sys.argv[1]))
 sys.argv = ["train", "--model", options["model"], "--train", "--data", options["data"], "--train-mode", "sft",
     "--train-type", "lora", "--optimizer", "adam", "--num-layers", str(options["num_layers"]),
     "--batch-size", str(options["batch_size"]), "--iters", str(options["iters"]), "--val-batches", "1",
-    "--learning-rate", str(options["learning_rate"]), "--steps-per-report", "5", "--steps-per-eval", "100000",
+    "--learning-rate", str(options["learning_rate"]), "--steps-per-report", str(options["steps_per_report"]),
+    "--steps-per-eval", "100000",
     "--save-every", "100000", "--adapter-path", options["adapter_path"], "--seed", str(options["seed"]),
     "--max-seq-length", str(options["max_seq_length"])]
 train.main()
 {PEAK}
 """
-TUNE = f"""
+TUNE = f"""{CLOCK}
 import json, sys
 import mlx.core as mx
 from mlx_tune import FastLanguageModel, SFTConfig, SFTTrainer
@@ -66,7 +77,7 @@ model, tokenizer = FastLanguageModel.from_pretrained(options["model"], max_seq_l
 model = FastLanguageModel.get_peft_model(model, r=8, lora_alpha=160, lora_dropout=0)
 SFTTrainer(model=model, tokenizer=tokenizer, train_dataset=rows, args=SFTConfig(output_dir=options["adapter_path"],
     per_device_train_batch_size=options["batch_size"], max_steps=options["iters"], save_steps=100000,
-    logging_steps=5, learning_rate=options["learning_rate"], dataset_text_field="text", val_batches=0,
+    logging_steps=options["steps_per_report"], learning_rate=options["learning_rate"], dataset_text_field="text", val_batches=0,
     max_seq_length=options["max_seq_length"])).train()
 {PEAK}
 """
@@ -78,18 +89,17 @@ def version(package: str, python: Path) -> str:
 
 
 def run_script(python: Path | str, script: str, options: dict[str, Any], scratch: Path) -> tuple[float, int]:
-    """Wall seconds and peak bytes of one training. Raises RuntimeError with the last words of one that fails."""
+    """Seconds of the second epoch and peak bytes. Raises RuntimeError with the last words of a training that fails."""
     file = scratch / "options.json"
     file.write_text(json.dumps(options), encoding="utf-8")
-    began = time.perf_counter()
     done = subprocess.run(
         [str(python), "-c", script, str(file)], cwd=scratch, capture_output=True, text=True, check=False, timeout=1800
     )
-    seconds = time.perf_counter() - began
     found = done.stdout.rpartition("PEAK ")[2].split()
     if done.returncode != 0 or not found or not found[0].isdigit():
         raise RuntimeError((done.stderr or done.stdout).strip()[-400:])
-    return seconds, int(found[0])
+    reports = [line.split() for line in done.stdout.splitlines() if line.startswith("AT ")]
+    return _second_epoch({int(step): float(at) for _, step, at in reports}, options), int(found[0])
 
 
 def run_ours(options: dict[str, Any], stock: bool) -> tuple[float, int]:
@@ -101,17 +111,24 @@ def run_ours(options: dict[str, Any], stock: bool) -> tuple[float, int]:
     from mcp_server.training.request import TrainingRequest
     from mcp_server.training.start import start_training
 
-    began = time.perf_counter()
     asked = {name: options[name] for name in OURS}
     started = start_training(TrainingRequest.model_validate(asked | {"stock": stock, "val_batches": 0}))
     folder = store.get(started.job_id)
     anyio.run(wait_for_end, folder, 1800.0)
-    seconds = time.perf_counter() - began
     outcome = folder.outcome()
     if outcome is None or outcome.status != "completed" or outcome.result is None:
         raise RuntimeError(str(service.reconcile(folder).why))
     events = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    return seconds, max(event["peak_bytes"] for event in events if event["type"] == "memory")
+    reports = {event["step"]: event["time"] for event in events if event["type"] == "train"}
+    return _second_epoch(reports, options), max(event["peak_bytes"] for event in events if event["type"] == "memory")
+
+
+def _second_epoch(reports: dict[int, float], options: dict[str, Any]) -> float:
+    """Seconds between the reports of the first epoch's last step and the second's; ``reports``: step → time."""
+    first, second = options["iters"] // 2, options["iters"]
+    if not {first, second} <= reports.keys():
+        raise RuntimeError(f"no report of steps {first} and {second}, only of {sorted(reports)}")
+    return reports[second] - reports[first]
 
 
 OURS = (
@@ -133,8 +150,8 @@ def write_rows(folder: Path, longest: int, rows: int) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epoch", type=int, default=16, help="steps of an epoch; a round trains one and two of them")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--epoch", type=int, default=16, help="steps of an epoch")
     parser.add_argument("--seconds", type=float, default=1200, help="no round is begun that would end later than this")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
@@ -175,15 +192,12 @@ def measure(chosen: argparse.Namespace, scratch: Path, model: Path) -> dict[str,
             if contender in failed:
                 continue
             try:
-                short, long = (
-                    _one(contender, epochs * chosen.epoch, turn, chosen, scratch, model, pythons, scripts)
-                    for epochs in (1, 2)
-                )
+                seconds, peak = _one(contender, turn, chosen, scratch, model, pythons, scripts)
             except (RuntimeError, subprocess.TimeoutExpired) as error:
                 failed[contender] = str(error)
                 continue
-            found.setdefault(contender, []).append((long[0] - short[0], long[1]))
-            print(contender, round(long[0] - short[0], 3), long[1], file=sys.stderr)
+            found.setdefault(contender, []).append((seconds, peak))
+            print(contender, round(seconds, 3), peak, file=sys.stderr)
     stock = found["mlx_lm.lora"]
     return {
         "benchmark": "training beside its peers, in turn; ratios against stock mlx_lm.lora",
@@ -199,7 +213,6 @@ def measure(chosen: argparse.Namespace, scratch: Path, model: Path) -> dict[str,
 
 def _one(
     contender: str,
-    steps: int,
     turn: int,
     chosen: argparse.Namespace,
     scratch: Path,
@@ -208,9 +221,10 @@ def _one(
     scripts: dict[str, str],
 ) -> tuple[float, int]:
     options = {
-        "model": str(model), "data": str(scratch / "data"), "num_layers": chosen.layers, "iters": steps, "batch_size": BATCH,
-        "learning_rate": 1e-4, "max_seq_length": chosen.window, "seed": 0, "steps_per_report": 5, "save_every": 100_000,
-        "adapter_path": str(scratch / "adapters" / f"{contender.replace(' ', '-')}-{turn}-{steps}"),
+        "model": str(model), "data": str(scratch / "data"), "num_layers": chosen.layers, "learning_rate": 1e-4, "seed": 0,
+        "iters": 2 * chosen.epoch, "batch_size": BATCH, "max_seq_length": chosen.window,
+        "steps_per_report": chosen.epoch, "save_every": 100_000,
+        "adapter_path": str(scratch / "adapters" / f"{contender.replace(' ', '-')}-{turn}"),
     }  # fmt: skip
     if contender.startswith("mlx-training"):
         return run_ours(options, stock="stock" in contender)
