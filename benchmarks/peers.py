@@ -4,11 +4,12 @@
 
 Each peer comes from the package index into an environment of its own (environments.py); one that can't be installed or does
 not run here is named with its error. Everything runs in a fresh process, in turn, round after round. Each trains two epochs of
-the same rows, and what counts is the time of the second, from report to report as this file's clock saw them: no starting,
-tracing or saving. Speed is useful tokens (padding left out) a second; the peak is ``mx.get_peak_memory`` of the training
-process. Rows are of mixed lengths (log-normal), as chat data are. Ratios are against stock. mlx-lm-lora draws a batch anew for every step instead of going through epochs: its second half is as many batches, not
-quite the same rows. mlx-tune always trains with AdamW and a cosine schedule, the others with Adam at a constant rate: a
-difference in the arithmetic of the optimizer alone.
+the same rows, and what counts is the time of the second, from report to report by one clock: no starting, tracing or
+saving. Speed is useful tokens (padding left out) a second; the peak is ``mx.get_peak_memory`` of the training
+process. Rows are of mixed lengths (log-normal), as chat data are. Ratios are against stock. mlx-lm-lora draws a batch anew
+for every step instead of going through epochs: its second half is as many batches, not quite the same rows. mlx-tune always
+trains with AdamW and a cosine schedule, the others with Adam at a constant rate: a difference in the optimizer's arithmetic
+alone.
 """
 
 from __future__ import annotations
