@@ -51,17 +51,8 @@ SIZES = _sizes()
 def _measures(tokens: int, seconds: int, only: tuple[str, ...] = ()) -> dict[str, Measurement]:
     """``only`` these configurations beside stock; none named: all of them."""
     shape = SIZES["measures"][1]
-    command = [
-        "benchmarks/measures.py",
-        *SIZES["measures"],
-        "--workload",
-        "real",
-        "--tokens",
-        str(tokens),
-        "--rounds",
-        "3",
-    ]
-    command += [*(("--only", *only) if only else ()), "--output", "{output}"]
+    command = ["benchmarks/measures.py", *SIZES["measures"], "--workload", "real", "--tokens", str(tokens)]
+    command += ["--rounds", "3", *(("--only", *only) if only else ()), "--output", "{output}"]
     name = f"measures-{'apple-silicon' if MAC else 'cpu'}-{shape}-{tokens}"
     return {
         name: Measurement(f"Against stock, up to {tokens:,} tokens", command, rows.measures, seconds, section=False)
