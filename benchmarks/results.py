@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -131,7 +132,7 @@ def _taken(found: dict[str, Any]) -> list[str]:
 
 def _footer(entry: Measurement, found: dict[str, Any]) -> str:
     """How a section's figures came about."""
-    command = " ".join(found.get("taken", {}).get("command", entry.command[:1]))
+    command = shlex.join(found.get("taken", {}).get("command", entry.command[:1]))
     count = found.get("rounds")
     words = [] if count is None else [f"median of {count} rounds" if count > 1 else "1 round"]
     return f"`{command}` — {', '.join(words + _taken(found))}"
