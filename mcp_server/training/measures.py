@@ -19,8 +19,7 @@ _PAYS_FROM = 3  # chunks: stock's loss holds about five arrays of all its logits
 
 # MLX's CUDA back end keeps the arrays of a whole command buffer until it has run: with the fused loss 100 MB took a 3B
 # model's peak from 29.1 to 12.6 GB at 1.06 times the speed (H200, MLX 0.32.4, batch 4 x 2,048, grad_checkpoint). Without
-# grad_checkpoint, on batches of many lengths, they took bucketing's gain from 1.25 to 1.03 times stock's speed, and the peak
-# from 1.10 to 0.95 times stock's (one round each): off there.
+# grad_checkpoint CUDA graphs are off, and with them command buffers have no size.
 _BUFFER_LIMITS = {"MLX_MAX_MB_PER_BUFFER": "100"}
 _BUFFER_VARIABLES = ("MLX_MAX_MB_PER_BUFFER", "MLX_MAX_OPS_PER_BUFFER")
 

@@ -49,9 +49,9 @@ class NotFiniteError(Exception):
 def cache_threshold(options: TrainingOptions) -> int:
     """Bytes the allocator may keep between steps.
 
-    Stock clears its cache at every step. On MLX's CUDA back end keeping it paid only where a whole step's buffers fit in:
-    with batches of many lengths 1.25 times stock's speed up to 60 GB, and nothing up to 7 GB (Qwen2.5-3B's shape with
-    bucketing, one H200, one round each). For Metal MLX's authors advise to keep some; on the CPU there is nothing to gain.
+    Stock clears its cache at every step. On MLX's CUDA back end all buffers of a step are kept, if they fit: alone it gained
+    0.92 to 1.05 times stock's speed, and the default as a whole was measured with it (benchmarks/RESULTS.md). For Metal
+    MLX's authors advise to keep some; on the CPU there is nothing to gain.
     """
     if options.clear_cache_threshold is not None:
         return options.clear_cache_threshold

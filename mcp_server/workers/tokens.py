@@ -33,6 +33,22 @@ class Seen:
         self.untrained: list[int] = []  # nothing to learn within max_seq_length
 
 
+def to_device(values: np.ndarray) -> mx.array:
+    """``mx.array(values)``, once more without the allocator's kept buffers where CUDA's allocator fails to move one.
+
+    An array made from host memory may be given a kept device buffer, which MLX then moves; on two H200s (MLX 0.32.4) that
+    failed once with "cudaMemcpy(...) failed: invalid argument". Stock clears the cache at every step and can't meet it.
+    """
+    try:
+        return mx.array(values)
+    except RuntimeError as error:
+        if "cudaMemcpy" not in str(error):
+            raise
+        mx.synchronize()
+        mx.clear_cache()
+        return mx.array(values)
+
+
 class TokenRows:
     """One file's rows as tokens. ``data``: an mlx-lm data set; ``file``: its name, for messages."""
 
@@ -104,11 +120,12 @@ class TokenRows:
         for at, piece in enumerate(pieces):
             tokens[at, : lengths[at]] = self.tokens(piece)
         if self._mask is None:
-            return mx.array(tokens), mx.array([(self._offsets[piece], self._lengths[piece]) for piece in pieces])
+            spans = np.array([(self._offsets[piece], self._lengths[piece]) for piece in pieces], np.int32)
+            return to_device(tokens), to_device(spans)
         where = np.zeros(tokens.shape, np.bool_)
         for at, piece in enumerate(pieces):
             where[at, : lengths[at]] = self.trained(piece)
-        return mx.array(tokens), mx.array(where[:, 1:].astype(np.uint8)).astype(mx.bool_)
+        return to_device(tokens), to_device(where[:, 1:].astype(np.uint8)).astype(mx.bool_)
 
     def _read(self, row: int) -> None:
         ids, offset, mask = self._tokenize(row)
