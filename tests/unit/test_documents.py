@@ -20,7 +20,7 @@ from mcp_server.server import build_server
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     path.relative_to(ROOT)
-    for pattern in ("README.md", "agents/*.md", "docs/*.md", "skills/**/*.md")
+    for pattern in ("README.md", "agents/*.md", "docs/**/*.md", "skills/**/*.md")
     for path in ROOT.glob(pattern)
 )
 SKILLS = sorted(path.parent.name for path in ROOT.glob("skills/*/SKILL.md"))
@@ -35,6 +35,7 @@ def commands(text: str) -> Iterator[str]:
     found = [line.split(" # ")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     found += [re.sub(r"\s+", " ", span) for span in re.findall(r"`([^`]+)`", prose)]
     for line in found:
+        line = re.split(r"\s(?:\||>|&&|;)\s", line.replace('"$@"', ""))[0]
         match = re.search(r"(?:^|\s)(mlx_lm|mlx-training)[ .](?=[a-z])(?!local)", line)
         if match and not re.match(r"(pip|uv) ", line):
             yield f"{match[1]} {line[match.end() :]}"
