@@ -27,7 +27,14 @@ from mcp_server.training.request import TrainingRequest
 from scripts.tool_reference import tool_reference
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/options.md", "docs/benchmark.md", "docs/convert.md", "docs/tools.md", "docs/troubleshooting.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/options.md",
+    "docs/benchmark.md",
+    "docs/convert.md",
+    "docs/tools.md",
+    "docs/troubleshooting.md",
+)
 AGENT = "agents/mlx-training-specialist.md"
 PROJECT_AGENT = ".claude/agents/mlx-training-specialist.md"
 # The gate's hooks, by their event in hooks.json and in an agent's frontmatter: the client makes SubagentStop of its Stop.

@@ -19,7 +19,9 @@ def tool_reference(tools: Iterable[Tool]) -> str:
         returned = tool.output_schema or {}
         parts |= tool.input_schema.get("$defs", {}) | returned.get("$defs", {})
         lines += [f"## `{tool.name}`", "", tool.description or "", "", _hints(tool), "", "Parameters:", ""]
-        lines += _table(tool.input_schema, ("parameter", "default")) if tool.input_schema.get("properties") else ["none"]
+        lines += (
+            _table(tool.input_schema, ("parameter", "default")) if tool.input_schema.get("properties") else ["none"]
+        )
         lines += ["", "Returns:", "", *_table(returned, ("field",)), ""]
     lines += ["## Objects in parameters and results", ""]
     for name, schema in sorted(parts.items()):
@@ -48,7 +50,9 @@ def _table(schema: Schema, head: tuple[str, ...]) -> list[str]:
         cells = [f"`{name}`", _type(field)]
         if len(head) > 1:
             default = field.get("default")
-            cells.append("required" if name in required else "" if default in (None, {}) else f"`{json.dumps(default)}`")
+            cells.append(
+                "required" if name in required else "" if default in (None, {}) else f"`{json.dumps(default)}`"
+            )
         text = " ".join(str(field.get("description", "")).split())
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in [*cells, text]) + " |")
     return lines

@@ -52,12 +52,16 @@ def _jobs(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         name = Column("job", no_wrap=True, min_width=max((len(view.job_id) for view in found.jobs), default=0))
         path = Column("adapter", overflow="fold")
-        table = Table(name, "status", "step", "ranks", "created", path, box=None, pad_edge=False)  # ids are to be copied
+        table = Table(
+            name, "status", "step", "ranks", "created", path, box=None, pad_edge=False
+        )  # ids are to be copied
         for view in found.jobs:
             step = f"{view.step}/{view.total}" if view.total else ""
             created = time.strftime("%m-%d %H:%M", time.localtime(view.created))
             ranks = str(view.ranks or "")
-            table.add_row(view.job_id, view.status, step, ranks, created, Text(safe(_from_here(view.adapter_path or ""))))
+            table.add_row(
+                view.job_id, view.status, step, ranks, created, Text(safe(_from_here(view.adapter_path or "")))
+            )
         Console().print(table)
     show(found, as_json=arguments.json, text=found.showing)
     return 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .client import PLUGIN, REPOSITORY, SPECIALIST, TOOL, Claude, agent_definition, ask
-from .marketplace import GitHost, copy_plugin, snapshot
+from .marketplace import GitHost, copy_plugin, git, snapshot
 from .scripted_model import Request, Script, ask_agent
 
 
@@ -64,6 +64,24 @@ def test_it_passes_what_the_directory_of_plugins_asks_for(claude: Claude, tmp_pa
     finished = claude.command("plugin", "validate", "--strict", "--profile", "directory", plugin)
 
     assert finished.exit_code == 0, finished.stdout + finished.stderr
+
+
+def test_the_release_tag_is_what_the_recipe_says_and_uncommitted_files_are_refused(
+    claude: Claude, tmp_path: Path
+) -> None:
+    plugin = copy_plugin(tmp_path / "plugin")
+    git("init", "--quiet", cwd=plugin)
+    git("add", "--all", cwd=plugin)
+    git("commit", "--quiet", "--message", "a release", cwd=plugin)
+    version = json.loads((plugin / ".claude-plugin" / "plugin.json").read_text())["version"]
+
+    finished = claude.command("plugin", "tag", "--dry-run", plugin)
+
+    assert finished.exit_code == 0, finished.stdout + finished.stderr
+    assert f"mlx-training--v{version}" in finished.stdout
+    assert git("tag", cwd=plugin) == ""
+    (plugin / "README.md").write_text("changed")
+    assert claude.command("plugin", "tag", "--dry-run", plugin).exit_code == 1
 
 
 def test_validation_would_notice_an_agent_that_does_not_parse(claude: Claude, tmp_path: Path) -> None:

@@ -34,7 +34,9 @@ def run(page: str, folder: Path) -> list[str]:
     for name, module in (("mlx-training", " -m mcp_server.cli"), ("python3", "")):
         (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{module} "$@"\n', encoding="utf-8")
         (programs / name).chmod(0o755)
-    script = "set -eu\n" + "".join(f"{text}\necho '{END_OF_BLOCK}'\n" for language, text in blocks(page) if language == "sh")
+    script = "set -eu\n" + "".join(
+        f"{text}\necho '{END_OF_BLOCK}'\n" for language, text in blocks(page) if language == "sh"
+    )
     environment = os.environ | {
         "PATH": f"{programs}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
@@ -140,9 +142,7 @@ PAGES: dict[str, Callable[[Path, list[str]], None]] = {
 LONG = ("completions", "resume", "two-macs", "report")
 
 
-@pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=pytest.mark.slow if page in LONG else ()) for page in PAGES]
-)
+@pytest.mark.parametrize("page", [pytest.param(page, marks=pytest.mark.slow if page in LONG else ()) for page in PAGES])
 def test_example_runs_and_prints_what_its_page_shows(page: str, tmp_path: Path) -> None:
     pytest.importorskip("mlx_lm", reason="mlx-lm is not installed here (uv sync --extra mlx)")
     printed = run(page, tmp_path)

@@ -86,6 +86,27 @@ def test_every_command_in_the_documents_is_one_that_the_real_parsers_take(
     assert [each for each in copied if not understood(each, monkeypatch)] == []
 
 
+def anchors(document: Path) -> set[str]:
+    """The headings of a page as GitHub makes addresses of them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *(Path(path.name) for path in ROOT.glob("[A-Z]*.md"))], ids=str)
+def test_every_link_to_a_file_or_heading_of_ours_leads_there(document: Path) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    broken: list[str] = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.M | re.S)):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = (ROOT / document).parent / name if name else ROOT / document
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    assert broken == []
+
+
 def test_the_parsers_would_notice_the_seeds_mistake(parsers_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlx_lm", reason="mlx-lm is not installed here (uv sync --extra mlx)")
     text = "Sample with `mlx_lm lora --model M --adapter-path A --prompt X`.\n```bash\nmlx-training jobs --all\n```\n"

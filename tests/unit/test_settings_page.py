@@ -18,7 +18,11 @@ def named_in(*folders: str, pattern: re.Pattern[str]) -> set[str]:
     for folder in folders:
         for path in (ROOT / folder).rglob("*"):
             relative = path.relative_to(ROOT).as_posix()
-            if path.is_file() and path.suffix in ("", ".py", ".sh", ".json") and not relative.startswith(READS_COMMANDS):
+            if (
+                path.is_file()
+                and path.suffix in ("", ".py", ".sh", ".json")
+                and not relative.startswith(READS_COMMANDS)
+            ):
                 found |= set(pattern.findall(path.read_text(encoding="utf-8", errors="replace")))
     return found
 
