@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/settings.md").read_text(encoding="utf-8")
-VARIABLE = re.compile(r"\b(?:MLX_TRAINING|CLAUDE|HF|HUGGING_FACE)_[A-Z][A-Z_]*[A-Z]\b")
+VARIABLE = re.compile(r"\b(?:MLX|CLAUDE|HF|HUGGING_FACE)_[A-Z][A-Z_]*[A-Z]\b")
 OURS = re.compile(r"\bMLX_TRAINING_[A-Z][A-Z_]*[A-Z]\b")
 # These read other people's commands, in which any variable may stand.
 READS_COMMANDS = ("hooks/guard/policies/", "hooks/guard/effects/")
