@@ -117,6 +117,23 @@ def test_installed_from_a_marketplace_its_tool_answers_the_model(
     assert (environment / "pyvenv.cfg").exists()
 
 
+@pytest.mark.slow
+def test_variables_of_the_users_settings_reach_the_server(claude: Claude, offline_uv: dict[str, str]) -> None:
+    variables = {
+        "MLX_TRAINING_PYTHON": "/nowhere/python",
+        "MLX_TRAINING_PLATFORMS": "linux-cpu,linux-cuda,apple-silicon",
+    }
+    (claude.home / ".claude" / "settings.json").write_text(json.dumps({"env": variables}))
+
+    def main(request: Request) -> Script:
+        found = yield from ask("check_platform")
+        yield found["summary"]
+
+    session = claude.run(main=main, plugin_dirs=[REPOSITORY], allowed_tools=[f"{TOOL}*"], environment=offline_uv)
+
+    assert "MLX_TRAINING_PYTHON=/nowhere/python is not an executable Python" in session.answer
+
+
 def test_the_specialist_is_given_every_tool_of_its_list_at_once(claude: Claude, a_mac: dict[str, str]) -> None:
     definition, body = agent_definition()
     listed = [name.strip() for name in definition["tools"].split(",")]
