@@ -43,7 +43,13 @@ def run(page: str, folder: Path) -> list[str]:
         "COLUMNS": "80",
     }
     done = subprocess.run(
-        ["bash", "-c", script], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout.split(f"{END_OF_BLOCK}\n")[:-1]
