@@ -29,8 +29,8 @@ format: setup
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
-e2e: setup  ## every end-to-end test with both versions of the client, and training over ranks and hosts, whole
-	$(RUN) pytest -n 3 tests/e2e tests/integration/test_ranks.py tests/integration/test_hosts.py
+e2e: setup  ## every end-to-end test with both versions of the client, training over ranks and hosts, and every example
+	$(RUN) pytest -n 3 tests/e2e tests/integration/test_ranks.py tests/integration/test_hosts.py tests/integration/test_examples.py
 
 gate: setup  ## the gate's long suites: labels checked by really running the cases, 100,000 generated commands
 	$(RUN) pytest -m slow tests/guard

@@ -22,10 +22,19 @@ from mcp_server.conversion.options import ConvertOptions, FuseOptions, MethodOpt
 from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.generation.options import GenerateOptions
 from mcp_server.server import build_server
+from mcp_server.training.diagnose import KNOWN
 from mcp_server.training.request import TrainingRequest
+from scripts.tool_reference import tool_reference
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "docs/options.md", "docs/benchmark.md", "docs/convert.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/options.md",
+    "docs/benchmark.md",
+    "docs/convert.md",
+    "docs/tools.md",
+    "docs/troubleshooting.md",
+)
 AGENT = "agents/mlx-training-specialist.md"
 PROJECT_AGENT = ".claude/agents/mlx-training-specialist.md"
 # The gate's hooks, by their event in hooks.json and in an agent's frontmatter: the client makes SubagentStop of its Stop.
@@ -55,8 +64,22 @@ def options(model: type[BaseModel]) -> str:
     return "\n".join(lines)
 
 
+def each_tool() -> str:
+    """Every tool with all its parameters and what it returns."""
+    return f"\n{tool_reference(asyncio.run(build_server().list_tools()))}\n"
+
+
+def alerts() -> str:
+    """Every alert of a training with cause and remedy."""
+    lines = ["| alert | likely cause | what to do |", "| --- | --- | --- |"]
+    lines += [f"| `{kind}` | {cause} | {remedy} |" for kind, (cause, remedy) in KNOWN.items()]
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "tools": tools,
+    "each_tool": each_tool,
+    "alerts": alerts,
     "options": partial(options, TrainingRequest),
     "convert": partial(options, ConvertOptions),
     "method": partial(options, MethodOptions),

@@ -8,11 +8,13 @@ from typing import Any
 
 import anyio
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from mcp_server import settings
 from mcp_server.cli.follow import end_text, exit_code, follow, job
 from mcp_server.cli.options import add_json, show
+from mcp_server.cli.safe import safe
 from mcp_server.errors import JobError, PathError
 from mcp_server.jobs import index, service
 from mcp_server.jobs.files import write_atomic
@@ -48,15 +50,26 @@ def add_commands(commands: Any) -> None:
 def _jobs(arguments: argparse.Namespace) -> int:
     found = index.newest(max(1, arguments.limit))
     if not arguments.json:
-        table = Table("job", "status", "step", "ranks", "created", "adapter", box=None)
+        name = Column("job", no_wrap=True, min_width=max((len(view.job_id) for view in found.jobs), default=0))
+        path = Column("adapter", overflow="fold")
+        table = Table(
+            name, "status", "step", "ranks", "created", path, box=None, pad_edge=False
+        )  # ids are to be copied
         for view in found.jobs:
             step = f"{view.step}/{view.total}" if view.total else ""
-            created = time.strftime("%Y-%m-%d %H:%M", time.localtime(view.created))
+            created = time.strftime("%m-%d %H:%M", time.localtime(view.created))
             ranks = str(view.ranks or "")
-            table.add_row(view.job_id, view.status, step, ranks, created, view.adapter_path or "")
+            table.add_row(
+                view.job_id, view.status, step, ranks, created, Text(safe(_from_here(view.adapter_path or "")))
+            )
         Console().print(table)
     show(found, as_json=arguments.json, text=found.showing)
     return 0
+
+
+def _from_here(path: str) -> str:
+    """As people would type it in the project, where it lies in there."""
+    return path.removeprefix(f"{settings.project()}/")
 
 
 def _log(arguments: argparse.Namespace) -> int:

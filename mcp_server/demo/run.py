@@ -15,8 +15,8 @@ from mcp.client import Client
 from rich.console import Console
 from rich.table import Table
 
-from mcp_server import settings
 from mcp_server.demo import BASE, task
+from mcp_server.demo.files import new_folder
 from mcp_server.errors import UserError
 from mcp_server.training import curve
 from mcp_server.training.history import read_history
@@ -141,10 +141,8 @@ class Demo:
 
 
 def run_demo(output: Path | None, console: Console) -> dict[str, Any]:
-    """Run the demo in ``output``, by default a new folder below ``demo-run``; the benchmark's report. Raises DemoError."""
-    folder = settings.resolve(output or f"demo-run/{time.strftime('%Y%m%d-%H%M%S')}")
-    if folder.exists():
-        raise DemoError(f"{folder} is already there; choose another --output or leave it out")
+    """Run the demo in ``output``, by default a new folder below ``demo-run``; the benchmark's report. Raises UserError."""
+    folder = new_folder(output)
     started = time.monotonic()
     report = anyio.run(Demo(folder, console).run)
     console.print(f"\n{time.monotonic() - started:.0f} s in all", highlight=False)

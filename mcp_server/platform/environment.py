@@ -67,7 +67,7 @@ def start_environment(
         if not (project / name).is_file():
             raise PlatformError(
                 f"{project} has no {name}: this copy of mlx-training was installed as a package, not as the plugin; "
-                "install MLX beside it with `pip install 'mlx-training[mlx]'`"
+                "install MLX beside it with `pip install mlx-lm`"
             )
     uv = find_uv()
     _check_disk(target)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .client import PLUGIN, REPOSITORY, SPECIALIST, TOOL, Claude, agent_definition, ask
-from .marketplace import GitHost, copy_plugin, snapshot
+from .marketplace import GitHost, copy_plugin, git, snapshot
 from .scripted_model import Request, Script, ask_agent
 
 
@@ -66,6 +66,24 @@ def test_it_passes_what_the_directory_of_plugins_asks_for(claude: Claude, tmp_pa
     assert finished.exit_code == 0, finished.stdout + finished.stderr
 
 
+def test_the_release_tag_is_what_the_recipe_says_and_uncommitted_files_are_refused(
+    claude: Claude, tmp_path: Path
+) -> None:
+    plugin = copy_plugin(tmp_path / "plugin")
+    git("init", "--quiet", cwd=plugin)
+    git("add", "--all", cwd=plugin)
+    git("commit", "--quiet", "--message", "a release", cwd=plugin)
+    version = json.loads((plugin / ".claude-plugin" / "plugin.json").read_text())["version"]
+
+    finished = claude.command("plugin", "tag", "--dry-run", plugin)
+
+    assert finished.exit_code == 0, finished.stdout + finished.stderr
+    assert f"mlx-training--v{version}" in finished.stdout
+    assert git("tag", cwd=plugin) == ""
+    (plugin / "README.md").write_text("changed")
+    assert claude.command("plugin", "tag", "--dry-run", plugin).exit_code == 1
+
+
 def test_validation_would_notice_an_agent_that_does_not_parse(claude: Claude, tmp_path: Path) -> None:
     plugin = copy_plugin(tmp_path / "plugin")
     agent = plugin / "agents" / "mlx-training-specialist.md"
@@ -97,6 +115,23 @@ def test_installed_from_a_marketplace_its_tool_answers_the_model(
     assert {name: digest for name, digest in snapshot(root).items() if not name.startswith(".in_use")} == published
     [environment] = (claude.plugin_data / f"{PLUGIN}-{PLUGIN}").glob("server-*")
     assert (environment / "pyvenv.cfg").exists()
+
+
+@pytest.mark.slow
+def test_variables_of_the_users_settings_reach_the_server(claude: Claude, offline_uv: dict[str, str]) -> None:
+    variables = {
+        "MLX_TRAINING_PYTHON": "/nowhere/python",
+        "MLX_TRAINING_PLATFORMS": "linux-cpu,linux-cuda,apple-silicon",
+    }
+    (claude.home / ".claude" / "settings.json").write_text(json.dumps({"env": variables}))
+
+    def main(request: Request) -> Script:
+        found = yield from ask("check_platform")
+        yield found["summary"]
+
+    session = claude.run(main=main, plugin_dirs=[REPOSITORY], allowed_tools=[f"{TOOL}*"], environment=offline_uv)
+
+    assert "MLX_TRAINING_PYTHON=/nowhere/python is not an executable Python" in session.answer
 
 
 def test_the_specialist_is_given_every_tool_of_its_list_at_once(claude: Claude, a_mac: dict[str, str]) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from mcp_server.cli import main
 from mcp_server.cli.options import add_options, read_options
+from mcp_server.jobs import store
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions
 from tests.helpers import folder, status, wait_until
@@ -71,14 +72,20 @@ def test_convert_fuse_and_generate_on_the_command_line(project: Path, capsys: py
 
 
 @pytest.mark.integration
-def test_people_see_words_and_progress(project: Path, capsys: pytest.CaptureFixture[str]):
+def test_people_see_words_and_progress(
+    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
     assert cli("train", *TRAIN.split(), '{"rank": 4}') == 0
     said = capsys.readouterr()
     assert "completed" in said.out
     assert f"adapter: {project / 'adapters/cli'}" in said.out
     assert "step 0: validation loss" in said.err
+    monkeypatch.setenv("COLUMNS", "80")
     assert cli("jobs") == 0
-    assert "completed" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "completed" in listed
+    assert next(iter(store.all_folders())).job_id in listed, "whole, to be copied"
+    assert "adapters/cli" in listed
     assert cli("doctor") == 0
     assert "mlx-lm" in capsys.readouterr().out
 
@@ -135,6 +142,17 @@ def test_errors_are_one_line_with_the_remedy(project: Path, capsys: pytest.Captu
     assert cli("stop", "no-such-job") == 1
     with pytest.raises(SystemExit):
         cli("dance")
+
+
+def test_the_demos_files_alone_go_into_a_new_folder(project: Path, capsys: pytest.CaptureFixture[str]):
+    written = cli_json(capsys, "demo", "--only-files", "--output", "shop")
+    assert Path(written["model"], "model.safetensors").stat().st_size > 1_000_000
+    assert len(Path(written["data"], "train.jsonl").read_text(encoding="utf-8").splitlines()) == 200
+    assert cli("demo", "--only-files", "--output", "shop") == 1
+    assert "already there" in capsys.readouterr().err
+    (project / "file").touch()
+    assert cli("demo", "--only-files", "--output", "file/shop") == 1
+    assert "can't be written" in capsys.readouterr().err
 
 
 def test_unsuitable_machine_makes_doctor_fail(

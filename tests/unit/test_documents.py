@@ -20,7 +20,7 @@ from mcp_server.server import build_server
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
     path.relative_to(ROOT)
-    for pattern in ("README.md", "agents/*.md", "docs/*.md", "skills/**/*.md")
+    for pattern in ("README.md", "agents/*.md", "docs/**/*.md", "skills/**/*.md")
     for path in ROOT.glob(pattern)
 )
 SKILLS = sorted(path.parent.name for path in ROOT.glob("skills/*/SKILL.md"))
@@ -35,6 +35,7 @@ def commands(text: str) -> Iterator[str]:
     found = [line.split(" # ")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     found += [re.sub(r"\s+", " ", span) for span in re.findall(r"`([^`]+)`", prose)]
     for line in found:
+        line = re.split(r"\s(?:\||>|&&|;)\s", line.replace('"$@"', ""))[0]
         match = re.search(r"(?:^|\s)(mlx_lm|mlx-training)[ .](?=[a-z])(?!local)", line)
         if match and not re.match(r"(pip|uv) ", line):
             yield f"{match[1]} {line[match.end() :]}"
@@ -83,6 +84,27 @@ def test_every_command_in_the_documents_is_one_that_the_real_parsers_take(
     # A bare name, as in "`mlx_lm evaluate` needs …", is no command line to copy; the others are.
     copied = [each for each in listed if len(each.split()) > 2 and not _PLACEHOLDER.match(each.split()[1])]
     assert [each for each in copied if not understood(each, monkeypatch)] == []
+
+
+def anchors(document: Path) -> set[str]:
+    """The headings of a page as GitHub makes addresses of them."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, *(Path(path.name) for path in ROOT.glob("[A-Z]*.md"))], ids=str)
+def test_every_link_to_a_file_or_heading_of_ours_leads_there(document: Path) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    broken: list[str] = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.M | re.S)):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        file = (ROOT / document).parent / name if name else ROOT / document
+        if not file.exists() or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+    assert broken == []
 
 
 def test_the_parsers_would_notice_the_seeds_mistake(parsers_only: None, monkeypatch: pytest.MonkeyPatch) -> None:
