@@ -4,14 +4,16 @@
 an order drawn anew for each epoch from numpy's global generator, which validation draws from too; the last rows that fill
 no batch are left out. ``BucketedOrder`` puts rows of like length together and gives every row once in every epoch.
 
-Batches are lists of *pieces* (``tokens.TokenRows``). Both orders are global: of each batch, rank ``rank`` of ``ranks`` takes
-its share, as mlx-lm shares them, and gives it in ``parts``, whose gradients the trainer adds up.
+Batches are lists of *pieces* (``tokens.TokenRows``). Both orders are global: every rank knows each whole batch and takes its
+``Share`` of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, cycle, islice, pairwise
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice, pairwise
 from typing import Any
 
 import mlx.core as mx
@@ -55,30 +57,56 @@ def batch_of(dataset: CacheDataset, rows: list[int], max_seq_length: int) -> tup
     )
 
 
-def share(batch: Batch, parts: int, rank: int = 0, ranks: int = 1) -> list[Batch]:
-    """What rank ``rank`` of ``ranks`` takes of a batch, in ``parts`` parts that differ by at most one row.
+@dataclass(frozen=True)
+class Share:
+    """What rank ``rank`` of ``ranks`` takes of a batch, as mlx-lm shares it, in ``parts`` whose gradients the trainer adds up.
 
-    In a last batch with fewer rows than parts some rows come twice: no part may be empty.
+    The trainer takes the plain mean over ranks and parts, each of which gives the mean over its own trained tokens. For S_i
+    the sum and n_i the tokens of share i of N that is 1/N Σ S_i/n_i, and of the batch in one piece it is Σ S_i / Σ n_i: each
+    share is therefore weighted by N n_i / Σ n. With ``plain`` the shares count alike, as mlx-lm has it.
     """
-    if len(batch) < parts * ranks:
-        batch = list(islice(cycle(batch), parts * ranks))
-    mine = batch[rank::ranks]
-    ends = [len(mine) * part // parts for part in range(parts + 1)]
-    return [mine[start:end] for start, end in pairwise(ends)]
+
+    parts: int = 1
+    rank: int = 0
+    ranks: int = 1
+    plain: bool = False
+
+    @property
+    def number(self) -> int:
+        """Shares of a batch, those of all ranks together."""
+        return self.parts * self.ranks
+
+    def of(self, batch: Batch) -> list[Batch]:
+        """The parts, which differ by at most one row; in a batch with fewer rows than shares some are empty."""
+        mine = batch[self.rank :: self.ranks]
+        ends = [len(mine) * part // self.parts for part in range(self.parts + 1)]
+        return [mine[start:end] for start, end in pairwise(ends)]
+
+    def weight(self, part: Batch, batch: Batch, rows: TokenRows) -> float:
+        """What the mean loss of ``part`` is multiplied by."""
+        if self.plain:
+            return self.number / min(self.number, len(batch)) if part else 0.0
+        return self.number * sum(map(rows.counted, part)) / max(1, sum(map(rows.counted, batch)))
 
 
 class BatchOrder:
     """Batch after batch without end."""
 
-    def __init__(self, rows: TokenRows, batch_size: int, parts: int = 1, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(self, rows: TokenRows, batch_size: int, share: Share | None = None) -> None:
         self.rows = rows
         self.batch_size = batch_size
-        self._share = (parts, rank, ranks)
+        self._share = share or Share()
 
-    def __iter__(self) -> Iterator[Iterator[tuple[mx.array, mx.array]]]:
-        """Each batch as its parts, made when they are asked for."""
+    def __iter__(self) -> Iterator[Iterator[tuple[mx.array, ...]]]:
+        """Each batch as its parts, made when they are asked for: the arguments of the loss, or of ``losses.weighed``."""
         for batch in self.batches():
-            yield map(self.rows.batch, share(batch, *self._share))
+            yield map(partial(self._arrays, batch), self._share.of(batch))
+
+    def _arrays(self, batch: Batch, part: Batch) -> tuple[mx.array, ...]:
+        if self._share.number == 1:
+            return self.rows.batch(part)
+        weight = mx.array(self._share.weight(part, batch, self.rows))
+        return *(self.rows.batch(part) if part else self.rows.blank(batch[0])), weight
 
     def batches(self) -> Iterator[Batch]:
         """The whole batches from here on; what is taken of them is taken."""
@@ -100,8 +128,8 @@ class BatchOrder:
 class StockOrder(BatchOrder):
     """mlx-lm's own batches."""
 
-    def __init__(self, rows: TokenRows, batch_size: int, parts: int = 1, rank: int = 0, ranks: int = 1) -> None:
-        super().__init__(rows, batch_size, parts, rank, ranks)
+    def __init__(self, rows: TokenRows, batch_size: int, share: Share | None = None) -> None:
+        super().__init__(rows, batch_size, share)
         ordered = sorted(range(len(rows)), key=rows.keys)
         if not rows.one_piece_each:
             ordered = [piece for row in ordered for piece in rows.pieces(row)]
@@ -171,10 +199,8 @@ class BucketedOrder(BatchOrder):
     first batch of all is the longest of its window, so that too little memory shows at once.
     """
 
-    def __init__(
-        self, rows: TokenRows, batch_size: int, seed: int, parts: int = 1, rank: int = 0, ranks: int = 1
-    ) -> None:
-        super().__init__(rows, batch_size, parts, rank, ranks)
+    def __init__(self, rows: TokenRows, batch_size: int, seed: int, share: Share | None = None) -> None:
+        super().__init__(rows, batch_size, share)
         self._seed = seed
         self._window = batch_size * window_batches(len(rows), batch_size)
         self._epoch = 0
@@ -242,11 +268,11 @@ def _buckets(pool: Batch, size: int, rows: TokenRows, draw: np.random.Generator)
     return left, [rest[start : start + size] for start in range(0, len(rest), size)]
 
 
-def make_order(rows: TokenRows, options: TrainingOptions, parts: int = 1, rank: int = 0, ranks: int = 1) -> BatchOrder:
+def make_order(rows: TokenRows, options: TrainingOptions, share: Share | None = None) -> BatchOrder:
     """The order that ``options`` ask for."""
     if options.buckets:
-        return BucketedOrder(rows, options.batch_size, options.seed, parts, rank, ranks)
-    return StockOrder(rows, options.batch_size, parts, rank, ranks)
+        return BucketedOrder(rows, options.batch_size, options.seed, share)
+    return StockOrder(rows, options.batch_size, share)
 
 
 def _nothing(rows: TokenRows) -> str:

@@ -4,8 +4,8 @@
 save, stop, validate. The trainer itself reports after every step, so that each loss is seen once.
 
 A *step* is one batch of ``batch_size`` rows. After an out-of-memory the batch goes through the model in several parts; to
-the trainer each part is an iteration and their gradients accumulate, so steps, schedule and effective batch stay what they
-were.
+the trainer each part is an iteration and their gradients accumulate, so steps, schedule, effective batch and losses stay what
+they were.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from mcp_server.training.diagnose import remedy
 from mcp_server.training.options import TrainingOptions
 from mcp_server.training.request import data_digest
 from mcp_server.workers import checkpoints
-from mcp_server.workers.batches import make_order
+from mcp_server.workers.batches import Share, make_order
 from mcp_server.workers.guard import skipped_updates
 from mcp_server.workers.job import WorkerJob
-from mcp_server.workers.losses import Loss, masked_loss
+from mcp_server.workers.losses import Loss, masked_loss, weighed
 from mcp_server.workers.ranks import Ranks
 from mcp_server.workers.tokens import TokenRows
 from mcp_server.workers.validation import Validation
@@ -86,13 +86,16 @@ class TrainingLoop(TrainingCallback):
         self._train_set = train_set
         self._reporter = reporter
         self._ranks = ranks or Ranks()
-        among = (self._ranks.number, self._ranks.size)
-        self.order = make_order(train_set, options, self._parts, *among)
-        self.validation = Validation(valid_set, options, options.val_batches, *among) if valid_set is not None else None
+        self._share = Share(self._parts, self._ranks.number, self._ranks.size, plain=options.stock)
+        self.order = make_order(train_set, options, self._share)
+        self.validation = None
+        if valid_set is not None:
+            self.validation = Validation(valid_set, options, options.val_batches, self._ranks.number, self._ranks.size)
         self.rows = {"train": len(train_set)} | ({} if valid_set is None else {"valid": len(valid_set)})
         self._watch = Watch()
         self._window = Window()
         self._parts_done = 0
+        self._step_loss = 0.0
         self._counted_tokens = 0
         self._learning_rate = float("nan")
         self._swap_at_start = psutil.swap_memory().used
@@ -152,7 +155,7 @@ class TrainingLoop(TrainingCallback):
                     grad_accumulation_steps=options.grad_accumulation_steps * self._parts,
                     clear_cache_threshold=cache_threshold(options),
                 ),
-                loss=self.loss if options.stock else self._ranks.weigh(self.loss),
+                loss=self.loss if self._share.number == 1 else weighed(self.loss),
                 iterate_batches=self._batches,
                 training_callback=self,
             )
@@ -163,7 +166,7 @@ class TrainingLoop(TrainingCallback):
         finally:
             nowhere.unlink(missing_ok=True)
 
-    def _batches(self, **_: Any) -> Iterator[tuple[Any, Any]]:
+    def _batches(self, **_: Any) -> Iterator[tuple[mx.array, ...]]:
         """The trainer's ``iterate_batches``: asked for batch n+1 when step n is complete."""
         steps = iter(self.order)
         while True:
@@ -192,9 +195,11 @@ class TrainingLoop(TrainingCallback):
         elif not self._options.skips:
             raise NotFiniteError(f"the loss became {loss} at step {self.step + 1}")
         self._odd_losses += not finite
+        self._step_loss += loss / self._parts
         if self._parts_done % self._parts == 0:
             self.step += 1
-            if finite:
+            loss, self._step_loss = self._step_loss, 0.0
+            if math.isfinite(loss):
                 self._alert(self._watch.step(self.step, loss))
             if self._whole_update():
                 self._see_skipped(loss)

@@ -36,3 +36,13 @@ def masked_loss(model: nn.Module, tokens: mx.array, where: mx.array) -> tuple[mx
     losses = nn.losses.cross_entropy(logits, tokens[:, 1:]) * where
     count = where.sum()
     return losses.astype(mx.float32).sum() / mx.maximum(count, 1), count
+
+
+def weighed(loss: Loss) -> Callable[..., tuple[mx.array, mx.array]]:
+    """``loss`` of a share of a batch, times what the share counts for (``batches.Share``)."""
+
+    def of(model: nn.Module, tokens: mx.array, where: mx.array, weight: mx.array) -> tuple[mx.array, mx.array]:
+        value, count = loss(model, tokens, where)
+        return value * weight, count
+
+    return of

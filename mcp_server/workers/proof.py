@@ -13,16 +13,26 @@ from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import checkpoints
 from mcp_server.workers.fused_loss import FusedLoss, UnservedHeadError
 from mcp_server.workers.losses import Loss, masked_loss, target_mask
+from mcp_server.workers.ranks import Ranks
 
 _ROWS, _TOKENS = 8, 128  # enough to see an error; few, so that stock's loss on them is no peak of memory
 _TOLERANCE, _TOLERANCE_16 = 1e-5, 1e-3  # relative; 16-bit types have 8 or 11 bits
 
 
-def choose_loss(model: nn.Module, options: TrainingOptions, batch: tuple[mx.array, mx.array]) -> tuple[Loss, str]:
-    """The loss to train with, and "on" or "off" with the reason. ``batch``: the run's first.
+def choose_loss(
+    model: nn.Module, options: TrainingOptions, batch: tuple[mx.array, mx.array], ranks: Ranks | None = None
+) -> tuple[Loss, str]:
+    """The loss to train with, and "on" or "off" with the reason. ``batch``: the run's first, whole.
 
-    Neither the weights nor the state of the random generator change.
+    All ranks take the same. Neither the weights nor the state of the random generator change.
     """
+    loss, why = _choose(model, options, batch)
+    if (ranks or Ranks()).any(loss is masked_loss) and loss is not masked_loss:
+        return masked_loss, "off: another rank can't use it"
+    return loss, why
+
+
+def _choose(model: nn.Module, options: TrainingOptions, batch: tuple[mx.array, mx.array]) -> tuple[Loss, str]:
     key = checkpoints.random_key()
     try:
         return _proved(model, options, batch)

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
-import mlx.nn as nn
 import numpy as np
 
 from mcp_server.jobs.world import ENGINE, World
 
-Loss = Callable[..., tuple[mx.array, mx.array]]
 _CONNECT_SECONDS = 180  # the others may have to be woken up; then something is wrong
 _PIECE = 16 * 2**20  # bytes sent at once
 
@@ -107,22 +104,3 @@ class Ranks:
         own = mx.array(content) if self.leads else mx.zeros((size,), dtype=mx.uint8)
         # In 32 bits: not every engine adds bytes.
         return np.array(mx.distributed.all_sum(own.astype(mx.int32), stream=mx.cpu).astype(mx.uint8))
-
-    def weigh(self, loss: Loss) -> Loss:
-        """``loss``, a mean over a rank's own trained tokens, weighted so that the plain average over ranks is the mean over
-        all trained tokens of the batch, as one rank alone has it.
-
-        mlx-lm averages the ranks' gradients plainly: with S_r the sum and n_r the tokens of rank r of N that average is
-        1/N Σ ∇(S_r/n_r), and one rank's is ∇ Σ S_r / Σ n_r. Each mean is therefore multiplied by N n_r / Σ n.
-        The average of the reported losses becomes the mean over all tokens in the same way.
-        """
-        if self.size == 1:
-            return loss
-
-        def weighed(model: nn.Module, *batch: mx.array) -> tuple[mx.array, mx.array]:
-            value, count = loss(model, *batch)
-            total = mx.distributed.all_sum(count)
-            weight = self.size * count / mx.maximum(total, 1)
-            return value * mx.stop_gradient(weight), count
-
-        return weighed

@@ -105,6 +105,13 @@ class TokenRows:
         mask[:1] = False  # the first token is never predicted
         return mask
 
+    def counted(self, piece: int) -> int:
+        """How many targets of a piece the loss counts, with the padding token that stock's spans let in."""
+        if self._mask is not None:
+            return int(self.trained(piece).sum())
+        # In a batch as wide as max_seq_length a piece of that length has no padding.
+        return min(self._lengths[piece], self.max_seq_length - 1) - max(1, self._offsets[piece]) + 1
+
     def tokens(self, piece: int) -> np.ndarray:
         """The tokens of a piece, (length,) int32."""
         start = self._starts[piece]
@@ -126,6 +133,11 @@ class TokenRows:
         for at, piece in enumerate(pieces):
             where[at, : lengths[at]] = self.trained(piece)
         return to_device(tokens), to_device(where[:, 1:].astype(np.uint8)).astype(mx.bool_)
+
+    def blank(self, piece: int) -> tuple[mx.array, mx.array]:
+        """A batch of one piece of which nothing is trained."""
+        tokens, _ = self.batch([piece])
+        return tokens, mx.zeros((1, tokens.shape[1] - 1), dtype=mx.bool_)
 
     def _read(self, row: int) -> None:
         ids, offset, mask = self._tokenize(row)

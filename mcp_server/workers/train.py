@@ -33,7 +33,7 @@ from mcp_server.workers import checkpoints, job
 from mcp_server.workers.guard import guard
 from mcp_server.workers.loading import load_model
 from mcp_server.workers.loop import TrainingLoop, cache_threshold
-from mcp_server.workers.losses import Loss, masked_loss
+from mcp_server.workers.losses import Loss
 from mcp_server.workers.proof import choose_loss
 from mcp_server.workers.ranks import Ranks
 from mcp_server.workers.reporting import make_reporter
@@ -192,9 +192,7 @@ def _measures(
 ) -> dict[str, str]:
     """Choose what makes the run faster or smaller than stock, and say it; by name, each with its reason."""
     order = loop.order
-    loop.loss, fused = choose_loss(model, options, order.rows.batch(next(order.coming(1))))
-    if ranks.any(loop.loss is masked_loss) and loop.loss is not masked_loss:
-        loop.loss, fused = masked_loss, "off: another rank can't use it"
+    loop.loss, fused = choose_loss(model, options, order.rows.batch(next(order.coming(1))), ranks)
     kept = cache_threshold(options)
     backend, _ = machine.backend(machine.collect())
     chosen = {

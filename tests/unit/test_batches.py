@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
 import pytest
 from mlx_lm.tuner import trainer
@@ -15,8 +16,8 @@ from mcp_server.datasets import lengths as figures
 from mcp_server.errors import DataError
 from mcp_server.planning.rows import RowLengths
 from mcp_server.training.options import TrainingOptions
-from mcp_server.workers.batches import Batch, BatchOrder, BucketedOrder, StockOrder, make_order, share
-from mcp_server.workers.losses import target_mask
+from mcp_server.workers.batches import Batch, BatchOrder, BucketedOrder, Share, StockOrder, make_order
+from mcp_server.workers.losses import masked_loss, target_mask, weighed
 from mcp_server.workers.tokens import TokenRows, to_device
 from mcp_server.workers.validation import Validation
 
@@ -208,20 +209,86 @@ def test_without_bucketing_batches_are_stocks_own(grown: dict[str, Any]):
 def test_ranks_share_a_batch_as_mlx_lm_does(ranks: int):
     batch = list(range(100, 108))
     for rank in range(ranks):
-        assert share(batch, 1, rank, ranks) == [batch[rank : rank + 8 : ranks]]
-    parts = [part for rank in range(ranks) for part in share(batch, 2, rank, ranks)]
+        assert Share(1, rank, ranks).of(batch) == [batch[rank : rank + 8 : ranks]]
+    parts = [part for rank in range(ranks) for part in Share(2, rank, ranks).of(batch)]
     assert sorted(piece for part in parts for piece in part) == batch
+
+
+class _Next(nn.Module):
+    """A model whose loss depends on every token of a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(16, 8)
+
+    def __call__(self, tokens: mx.array) -> mx.array:
+        return self.embed.as_linear(mx.cumsum(self.embed(tokens), axis=1) / 8)
+
+
+def shared_loss(model: nn.Module, order: BatchOrder) -> tuple[float, int, mx.array]:
+    """Summed losses, trained tokens and summed gradient of what ``order`` gives of its next batch."""
+    total, tokens, gradient = 0.0, 0, mx.zeros((16, 8))
+    for arrays in next(iter(order)):
+        loss = weighed(masked_loss) if len(arrays) == 3 else masked_loss
+        (value, count), found = nn.value_and_grad(model, loss)(model, *arrays)
+        total += cast(float, value.item())
+        tokens += cast(int, count.item())
+        gradient += found["embed"]["weight"]
+    return total, tokens, gradient
+
+
+@pytest.mark.parametrize("kind", ["spans", "masks", "cut"])
+@pytest.mark.parametrize(("parts", "ranks"), [(1, 2), (1, 4), (2, 1), (3, 1), (2, 2), (3, 2)])
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 8])
+def test_shares_of_a_batch_have_its_loss_gradient_and_tokens_however_few_its_rows(
+    size: int, parts: int, ranks: int, kind: str
+):
+    """Rows of unequal length, so that shares have unequal numbers of tokens; with few rows some have none."""
+    lengths = [9, 40, 12, 7, 64, 25, 33, 10][:size]
+    chosen = {"max_seq_length": 33} if kind == "cut" else {}
+    rows = _masked(lengths) if kind == "masks" else rows_of(lengths, prompt=5, **chosen)
+    mx.random.seed(0)
+    model = _Next()
+    whole, tokens, gradient = shared_loss(model, BucketedOrder(rows, 8, seed=1))
+    number = parts * ranks
+    found = [shared_loss(model, BucketedOrder(rows, 8, 1, Share(parts, rank, ranks))) for rank in range(ranks)]
+    assert sum(loss for loss, _, _ in found) / number == pytest.approx(whole, abs=1e-6)
+    assert sum(count for _, count, _ in found) == tokens
+    apart = sum(own for _, _, own in found) / number - gradient
+    assert float(mx.abs(apart).max()) < 1e-6 < float(mx.abs(gradient).max())
+
+
+class _EveryThird:
+    """Stands where the mask of every answer does: of a row of ``lengths`` every third token is trained."""
+
+    def of(self, data: Numbers, row: dict[str, int]) -> tuple[list[int], bytes]:
+        ids, _ = data.process(row)
+        return ids, bytes(place % 3 == 2 for place in range(len(ids)))
+
+
+def _masked(lengths: list[int]) -> TokenRows:
+    rows = rows_of(lengths)
+    rows._mask = _EveryThird()  # type: ignore[assignment] # pyright: ignore
+    return rows
+
+
+def test_with_stock_the_shares_of_a_batch_count_alike_but_for_those_without_a_row():
+    rows = rows_of([9, 40, 12])
+    batch = [rows.pieces(row)[0] for row in range(3)]
+    for parts, ranks, weight in ((1, 2, 1.0), (2, 2, 4 / 3)):
+        for rank in range(ranks):
+            share = Share(parts, rank, ranks, plain=True)
+            assert {share.weight(part, batch, rows) for part in share.of(batch) if part} == {weight}
+    assert Share(2, 1, 2, plain=True).weight([], batch, rows) == 0
 
 
 @pytest.mark.parametrize("rows", range(1, 9))
 @pytest.mark.parametrize("parts", [1, 2, 3, 4])
 def test_small_last_batch_still_has_every_part(rows: int, parts: int):
-    found = share(list(range(rows)), parts)
+    found = Share(parts).of(list(range(rows)))
     assert len(found) == parts
-    assert all(found)
-    assert {piece for part in found for piece in part} == set(range(rows))
-    if rows >= parts:
-        assert sum(map(len, found)) == rows
+    assert [piece for part in found for piece in part] == list(range(rows))
+    assert max(map(len, found)) - min(map(len, found)) <= 1
 
 
 def test_long_rows_are_cut_split_or_dropped():
