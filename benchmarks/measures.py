@@ -13,6 +13,7 @@ same held-out rows for all. Prints a table, writes JSON.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -33,6 +34,7 @@ SHAPES = {
     "qwen2.5-0.5b": (896, 24, 4864, 14, 2, 151_936),
     "qwen2.5-3b": (2048, 36, 11008, 16, 2, 151_936),
 }
+ROWS = 2_000  # of the data set from which a run's batches are taken: bucketing's windows depend on it
 NONE: dict[str, Any] = {
     "length_bucketing": False, "fused_loss": False, "command_buffer_limits": False, "cuda_graphs": True,
 }  # fmt: skip
@@ -79,7 +81,7 @@ def make_model(shape: str, kind: str) -> Any:
     return model
 
 
-def make_rows(workload: str, count: int, longest: int, vocabulary: int, seed: int) -> list[list[int]]:
+def make_rows(workload: str, count: int, longest: int, vocabulary: int, seed: int) -> list[Any]:
     """Token ids that can be learnt a little: each row walks with a stride of its own over few words."""
     import numpy as np
 
@@ -87,31 +89,44 @@ def make_rows(workload: str, count: int, longest: int, vocabulary: int, seed: in
     sizes = [longest] * count
     if workload == "real":
         sizes = np.clip(draw.lognormal(np.log(200 * longest / 2048), 0.8, count), 8, longest).astype(int).tolist()
-    return [((np.arange(size) * draw.integers(1, 5) + draw.integers(50)) % 997 % vocabulary).tolist() for size in sizes]
+    return [(np.arange(size) * draw.integers(1, 5) + draw.integers(50)) % 997 % vocabulary for size in sizes]
 
 
-def batches_of(rows: list[list[int]], size: int, bucketed: bool, seed: int) -> list[list[list[int]]]:
-    """Whole batches in random order: slices of the rows as they come, as stock's are, or of the rows by length.
+class Made:
+    """Token ids as mlx-lm's data sets give them."""
 
-    The lengths are those of ``length_bucketing``'s batches without its windows: the data set here is one window.
+    def __init__(self, rows: list[Any]) -> None:
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int) -> dict[str, int]:
+        return {"row": row}
+
+    def process(self, row: dict[str, int]) -> tuple[list[int], int]:
+        return self._rows[row["row"]].tolist(), 0  # no prompt
+
+
+def batches_of(made: list[Any], steps: int, options: Any) -> tuple[Any, list[list[int]]]:
+    """``TokenRows``, and ``steps`` batches of it in the order that ``options`` ask for: training's own.
+
+    The rows are the same for every configuration: those that bucketing gives in as many steps of a run on ``made``. Its very
+    first batch is left out: it is the longest of its window, which in few steps would count for too much.
     """
     import numpy as np
 
-    ordered = sorted(rows, key=len) if bucketed else rows
-    slices = [ordered[at : at + size] for at in range(0, len(ordered) - size + 1, size)]
-    return [slices[index] for index in np.random.default_rng(seed).permutation(len(slices))]
+    from mcp_server.workers.batches import BucketedOrder, StockOrder
+    from mcp_server.workers.tokens import TokenRows
 
-
-def pad(batch: list[list[int]], longest: int) -> tuple[Any, Any]:
-    """As mlx-lm pads: to one more than a multiple of 32."""
-    import mlx.core as mx
-    import numpy as np
-
-    width = min(1 + 32 * -(-max(map(len, batch)) // 32), longest + 1)
-    tokens = np.zeros((len(batch), width), np.int32)
-    for number, row in enumerate(batch):
-        tokens[number, : len(row)] = row[:width]
-    return mx.array(tokens), mx.array([[0, min(len(row), width - 1)] for row in batch])
+    rows = TokenRows(Made(made), "rows", options, None)
+    batches = list(BucketedOrder(rows, options.batch_size, seed=0).coming(steps + 1))[1:]
+    if options.buckets:
+        return rows, batches
+    taken = sorted(piece for batch in batches for piece in batch)  # by the order in which they were read: shuffled
+    rows = TokenRows(Made([rows.tokens(piece) for piece in taken]), "rows", options, None)
+    np.random.seed(0)
+    return rows, list(itertools.islice(StockOrder(rows, options.batch_size).batches(), steps))
 
 
 def run_one(spec: dict[str, Any]) -> dict[str, Any]:
@@ -125,21 +140,20 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
     from mcp_server.workers import loop, train
     from mcp_server.workers.guard import guard
     from mcp_server.workers.proof import choose_loss
+    from mcp_server.workers.tokens import TokenRows
+    from mcp_server.workers.validation import Validation
 
     options, settings = options_of(spec), dict(spec["configuration"])
     vocabulary, longest = SHAPES[spec["shape"]][-1], spec["tokens"]
     model = make_model(spec["shape"], spec["type"])
     train.make_trainable(model, options)
     optimizer = guard(train.make_optimizer(options), options)
-    bucketed = settings.get("length_bucketing", not options.stock)
-    rows = make_rows(spec["workload"], spec["steps"] * spec["batch"], longest, vocabulary, seed=1)
-    plan = batches_of(rows, spec["batch"], bucketed, seed=2)
-    held_out = batches_of(
-        make_rows(spec["workload"], 4 * spec["batch"], longest, vocabulary, 3), spec["batch"], True, 4
-    )
+    count = max(ROWS, (spec["steps"] + 1) * spec["batch"])
+    rows, plan = batches_of(make_rows(spec["workload"], count, longest, vocabulary, seed=1), spec["steps"], options)
+    held_out_rows = Made(make_rows(spec["workload"], 4 * spec["batch"], longest, vocabulary, seed=3))
     loss, fused = (trainer.default_loss, "off: stock")
     if not options.stock:
-        loss, fused = choose_loss(model, options, pad(plan[0], longest))
+        loss, fused = choose_loss(model, options, rows.batch(plan[0]))
     kept = loop.cache_threshold(options)
     if settings.get("keep_cache"):  # on the CPU too, where it is off by default
         kept = kept or psutil.virtual_memory().total // 20
@@ -153,7 +167,7 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
 
     def batches(**_: Any) -> Any:
         for batch in plan:
-            yield pad(batch, longest)
+            yield rows.batch(batch)
 
     cli_ui.make_console().quiet = True
     mx.clear_cache()
@@ -171,14 +185,13 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
     peak = mx.get_peak_memory()
     # Tracing a shape for the first time takes about as long as some steps of it: in a real run each shape comes a thousand
     # times, so speed is that of steps whose shape was seen before, and what the first ones took on top is said apart.
-    shapes = [pad(batch, longest)[0].shape[1] for batch in plan]
+    shapes = [rows.batch(batch)[0].shape[1] for batch in plan]
     again = [step for step in range(1, len(plan)) if shapes[step] in shapes[:step]]
-    useful = sum(len(row) for step in again for row in plan[step])
+    tokens = [sum(map(rows.length, batch)) for batch in plan]
+    useful = sum(tokens[step] for step in again)
     seconds = sum(ends[step] - ends[step - 1] for step in again)
-    padded = sum(len(batch) * (pad(batch, longest)[0].shape[1] - 1) for batch in plan)
-    model.eval()
-    values = [trainer.default_loss(model, *pad(batch, longest)) for batch in held_out]
-    total = sum(value.item() * count.item() for value, count in values)
+    padded = sum(len(batch) * (shape - 1) for batch, shape in zip(plan, shapes, strict=True))
+    held_out = Validation(TokenRows(held_out_rows, "held out", options, None), options, -1)
     return {
         "useful_tokens_per_second": round(useful / seconds, 2),
         "shapes": len(set(shapes)),
@@ -186,8 +199,8 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
         "seconds_of_first_steps": round(ends[-1] - ends[0] - seconds, 2),
         "peak_gb": round(peak / 1e9, 4),
         "train_loss": losses[-1],
-        "eval_loss": total / sum(count.item() for _, count in values),
-        "padding": round(1 - sum(map(len, rows)) / padded, 4),
+        "eval_loss": held_out.loss(model, trainer.default_loss),
+        "padding": round(1 - sum(tokens) / padded, 4),
         "fused_loss": fused,
         "cache_bytes": kept,
         "variables": {name: value for name, value in os.environ.items() if name.startswith(VARIABLES)},

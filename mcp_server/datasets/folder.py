@@ -36,6 +36,7 @@ def check_for_training(
     test: bool,
     mask_prompt: bool = False,
     assistant_only_loss: bool = False,
+    stock: bool = False,
     names: dict[str, str] | None = None,
 ) -> DataReport:
     """Check every line of the splits a training needs. ``names``: the data's own field name → mlx-lm's.
@@ -43,7 +44,9 @@ def check_for_training(
     Raises DataError naming the file, the first bad lines and the remedy; nothing is changed.
     """
     findings = Collector()
+    needed = {"train": True, "valid": validate, "test": test}
     scans = _scan_folder(folder, findings, names=names)
+    warnings: list[str] = []
     for path, severity, problem in check_splits(
         scans,
         folder,
@@ -52,12 +55,15 @@ def check_for_training(
         test=test,
         mask_prompt=mask_prompt,
         assistant_only_loss=assistant_only_loss,
+        stock=stock,
     ):
         if severity == "error":
             raise DataError(f"{path} {problem.message}")
+        if problem.code == "fewer-than-batch" and needed[path.stem]:
+            warnings.append(f"{path.name} {problem.message}")
     return DataReport(
         splits={name: _report(scan) for name, scan in scans.items()},
-        warnings=[found.text() for found in findings.sorted()],
+        warnings=[*warnings, *(found.text() for found in findings.sorted())],
     )
 
 

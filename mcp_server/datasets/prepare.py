@@ -31,6 +31,7 @@ from mcp_server.models import folder as models
 SPLITS = ("train", "valid", "test")
 _TEXTS_KEPT_WHOLE = 20  # text files from which on the pieces of one stay together
 _UNBOUNDED = 1 << 30
+_FEW = 4  # rows
 
 
 def prepare_dataset(request: PrepareRequest, watch: Watch) -> PrepareReport:
@@ -192,10 +193,8 @@ def _warnings(gathered: Gathered, request: PrepareRequest, rows: dict[str, int],
             found.append(
                 f"{name}.jsonl has {rows[name] / total:.1%} of the rows instead of {share:.0%}: groups stay together"
             )
-        if name in rows and rows[name] < 4:
-            found.append(
-                f"{name}.jsonl has {rows[name]} rows, fewer than the usual batch_size of 4; give a larger share"
-            )
+        if name in rows and rows[name] < _FEW:
+            found.append(f"{name}.jsonl has {rows[name]} rows: a loss on so few says little; give a larger share")
     largest = max(sizes.values())
     if largest > total / 4 and largest > 1:
         found.append(

@@ -126,8 +126,12 @@ def check_splits(
     test: bool,
     mask_prompt: bool = False,
     assistant_only_loss: bool = False,
+    stock: bool = False,
 ) -> Iterator[tuple[Path, Severity, Problem]]:
-    """What a training needs of the splits as a whole: (file, severity, problem) of each that is missing or too small."""
+    """What a training needs of the splits as a whole: (file, severity, problem) of each that is missing or too small.
+
+    Fewer rows than a batch are one small batch: ``workers/batches.py``. To stock mlx-lm they are an error.
+    """
     if "train" not in scans:
         text = f"has no train.jsonl; put the examples there, one JSON object a line{others(folder)}"
         yield folder, "error", Problem("no-train", text)
@@ -147,7 +151,6 @@ def check_splits(
             "error" if test else "info",
             Problem("no-test", "has no test.jsonl; make one, or pass test=false" if test else _NO_TEST),
         )
-    needed = {"train": True, "valid": validate, "test": test}
     for name, scan in scans.items():
         rows = scan.lines
         if mask_prompt and scan.format == TEXT:
@@ -159,7 +162,6 @@ def check_splits(
         if assistant_only_loss and scan.format == TEXT:
             text = "is plain text, which has no answers; leave assistant_only_loss out, or make chat rows"
             yield scan.path, "error", Problem("text-assistant-only", text)
-        severity: Severity = "error" if needed.get(name, False) else "warning"
         if not scan.formats:
             what = "is empty" if not rows else "has no row that mlx-lm can read"
             yield (
@@ -168,15 +170,18 @@ def check_splits(
                 Problem("empty-file", f"{what}; put examples there, one JSON object a line, or delete the file"),
             )
         elif rows < batch_size:
-            yield (
-                scan.path,
-                severity,
-                Problem(
-                    "fewer-than-batch",
-                    f"has {rows} row{'s' * (rows != 1)}, fewer than batch_size={batch_size}; "
-                    f"use a batch_size of at most {rows} or add rows",
-                ),
-            )
+            has = f"has {rows} row{'s' * (rows != 1)}, fewer than batch_size={batch_size}"
+            refused: Severity = "error" if stock and name == "train" else "warning"
+            yield scan.path, refused, Problem("fewer-than-batch", f"{has}{_small(name, rows, stock)}")
+
+
+def _small(name: str, rows: int, stock: bool) -> str:
+    """What it means that a split is smaller than a batch."""
+    if name != "train":
+        return ": its loss is that of very few rows and says little; add rows"
+    if stock:
+        return f", which stock mlx-lm refuses; use a batch_size of at most {rows}, or leave stock out, or add rows"
+    return f": every step sees them all; add rows, or use a batch_size of at most {rows}"
 
 
 _NO_TEST = "has no test.jsonl; run_benchmark will need one to show that the adapter is better than the base model"

@@ -94,9 +94,9 @@ def write(
         "model": f"{shape.label()}, {shape.layers} layers",
         "data": f"{lengths.rows:,} rows, {lengths.format}",
     }
-    batch = min(table.pick(table.batch_size, goal), lengths.rows, lengths.valid_rows or lengths.rows)
+    batch = min(table.pick(table.batch_size, goal), lengths.rows)
     why["batch_size"] = f"{batch} for a {table.name} data set" + (
-        ", no more than the smallest split has rows" if batch < table.pick(table.batch_size, goal) else ""
+        ", no more than train.jsonl has rows" if batch < table.pick(table.batch_size, goal) else ""
     )
     iters = _iters(table, lengths.rows, batch, goal, why)
     layers = min(table.pick(table.num_layers, goal), shape.layers)

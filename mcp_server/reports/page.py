@@ -260,7 +260,7 @@ def _data(facts: JobFacts) -> Html:
     parts: list[Any] = [element("h2", "Data"), element("p", element("code", facts.spec.options.get("data")))]
     if isinstance(options, TrainingOptions) and rows_of.get("train"):
         seen = facts.history.train[-1][0] if facts.history.train else 0
-        epochs = seen * options.batch_size / rows_of["train"]
+        epochs = seen / options.steps_per_epoch(rows_of["train"])
         parts.append(element("p", f"Each training row was seen {epochs:.2g} times so far." if seen else "No step yet."))
     if rows:
         parts.append(table(rows, head=("split", "rows", "digest when the adapter was saved")))

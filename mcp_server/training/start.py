@@ -105,7 +105,7 @@ def _started(
         iters=options.iters,
         resumed_at=resolved.step if resolved.checkpoint else None,
         train_rows=rows,
-        epochs=round(options.iters * options.batch_size / rows, 2) if rows else None,
+        epochs=round(options.iters / options.steps_per_epoch(rows), 2) if rows else None,
         effective_batch=options.batch_size * options.grad_accumulation_steps,
         ranks=view.ranks,
         rows_per_rank=options.batch_size // view.ranks if view.ranks else None,
@@ -143,6 +143,7 @@ def _check_data(options: TrainingOptions) -> tuple[TrainingOptions, DataReport |
         test=options.test,
         mask_prompt=options.mask_prompt,
         assistant_only_loss=options.assistant_only_loss,
+        stock=options.stock,
         names=options.features,
     )
     return options.model_copy(update={"data": str(data)}), report
@@ -228,7 +229,7 @@ def _advice(options: TrainingOptions, report: DataReport | None) -> list[str]:
     if report is None:
         return []
     found: list[str] = []
-    epochs = options.iters * options.batch_size / report.splits["train"].rows
+    epochs = options.iters / options.steps_per_epoch(report.splits["train"].rows)
     if epochs > 20:
         found.append(f"each row is seen {epochs:.0f} times: overfitting is likely; lower iters or add rows")
     if "test" not in report.splits:

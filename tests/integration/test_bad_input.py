@@ -94,7 +94,11 @@ CASES: dict[str, tuple[Callable[[Path], None], dict[str, Any], tuple[str, ...]]]
     "no valid.jsonl": (no_valid, {}, ("no valid.jsonl", "val_batches=0")),
     "malformed line": (malformed, {}, ("train.jsonl:7", "not valid JSON", "correct these lines")),
     "empty file": (empty, {}, ("valid.jsonl is empty", "put examples there")),
-    "batch larger than the data": (one_row, {"batch_size": 4}, ("1 row,", "batch_size=4", "at most 1")),
+    "batch larger than the data, to stock": (
+        one_row,
+        {"batch_size": 4, "stock": True},
+        ("1 row,", "batch_size=4", "at most 1", "leave stock out"),
+    ),
     "too many layers": (nothing, {"num_layers": 16}, ("num_layers=16", "2 layers", "-1 for all")),
     "adapter exists": (adapter_exists, {}, ("adapters/test", "never overwritten", "choose a new name")),
     "adapter path is a file": (adapter_is_a_file, {}, ("adapters/test", "is a file")),

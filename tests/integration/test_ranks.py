@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,10 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from mcp_server.jobs import lock, service
+from mcp_server import launch
+from mcp_server.jobs import hosts, lock, service
 from mcp_server.jobs.store import JobFolder
+from mcp_server.jobs.world import Host, World
 from mcp_server.planning.plan import PlanRequest, draft
 from mcp_server.planning.plan import finish as finish_plan
 from mcp_server.settings import home
@@ -24,15 +30,69 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 WORDS = "a red cat sat by the long river and saw how the old moon rose over quiet hills"
 
 
+def write_rows(folder: Path, **splits: list[dict[str, Any]]) -> None:
+    folder.mkdir(parents=True)
+    for name, rows in splits.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
 def uneven_data(folder: Path, rows: int = 40) -> None:
     """Rows of text of very unequal length, so that ranks have unequal numbers of tokens."""
     dice = random.Random(5)
-    folder.mkdir(parents=True)
-    for name, count in (("train", rows), ("valid", 8)):
-        lines = [
-            {"text": " ".join(dice.choices(WORDS.split(), k=dice.choice((2, 3, 6, 12, 30))))} for _ in range(count)
-        ]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+    def some(count: int) -> list[dict[str, Any]]:
+        return [{"text": " ".join(dice.choices(WORDS.split(), k=dice.choice((2, 3, 6, 12, 30))))} for _ in range(count)]
+
+    write_rows(folder, train=some(rows), valid=some(8))
+
+
+def uneven_chats(folder: Path) -> None:
+    """Chats of one to three turns of unequal length. Of batches of four the epoch's last has one row: fewer than ranks."""
+    dice = random.Random(7)
+
+    def chat() -> dict[str, Any]:
+        turns = [(role, dice.choice((1, 3, 12))) for _ in range(dice.randint(1, 3)) for role in ("user", "assistant")]
+        return {
+            "messages": [{"role": role, "content": " ".join(dice.choices(WORDS.split(), k=n))} for role, n in turns]
+        }
+
+    write_rows(folder, train=[chat() for _ in range(13)], valid=[chat() for _ in range(5)])
+
+
+def everything(**changes: Any) -> dict[str, Any]:
+    """All that changes a loss or an update, on ``uneven_chats``, in 32 bits and without dropout."""
+    return (
+        options(
+            "lora",
+            "adam",
+            data="uneven",
+            mask_prompt=False,
+            assistant_only_loss=True,
+            fused_loss=True,
+            max_grad_norm=0.5,
+            batch_size=4,
+            max_seq_length=128,
+            val_batches=-1,
+            steps_per_report=1,
+            lora_parameters={"rank": 4, "scale": 10.0, "dropout": 0.0},
+        )
+        | changes
+    )
+
+
+def trained(job: JobFolder) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The result of a job that must have completed, and its adapter's weights."""
+    assert finish(job) == "completed", job.state().why
+    outcome = job.outcome()
+    assert outcome is not None and outcome.result is not None
+    return outcome.result, load_file(Path(job.spec().options["adapter_path"]) / "adapters.safetensors")
+
+
+def largest_difference(job: JobFolder, other: JobFolder) -> float:
+    """Of all reported losses, training and validation, which must be at the same steps."""
+    left, right = losses(job), losses(other)
+    assert [(kind, step) for kind, step, _ in left] == [(kind, step) for kind, step, _ in right]
+    return max(abs(a - b) for (_, _, a), (_, _, b) in zip(left, right, strict=True))
 
 
 def two(**changes: Any) -> dict[str, Any]:
@@ -53,31 +113,85 @@ def gone(found: list[psutil.Process]) -> bool:
     return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in found)
 
 
-def test_two_ranks_have_the_losses_and_weights_of_one_on_rows_of_unequal_length(project: Path):
-    uneven_data(project / "uneven")
-    chosen = options(
-        "lora",
-        "adam",
-        data="uneven",
-        mask_prompt=False,
-        batch_size=4,
-        max_seq_length=128,
-        steps_per_report=1,
-        lora_parameters={"rank": 4, "scale": 10.0, "dropout": 0.0},
-    )
+PLAIN = {"assistant_only_loss": False, "fused_loss": False, "max_grad_norm": None}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="everything on"),
+        pytest.param({"assistant_only_loss": False, "mask_prompt": True}, id="last answer", marks=pytest.mark.slow),
+        pytest.param(PLAIN | {"length_bucketing": False}, id="stock's batches", marks=pytest.mark.slow),
+    ],
+)
+def test_two_ranks_have_the_losses_and_weights_of_one_on_rows_of_unequal_length(changes: dict[str, Any], project: Path):
+    uneven_chats(project / "uneven")
+    chosen = everything(**changes)
     one = run(**chosen, adapter_path="adapters/one")
-    assert finish(one) == "completed", one.state().why
+    expected, weights_of_one = trained(one)
     pair = run(**chosen, num_processes=2, backend="ring", adapter_path="adapters/pair")
     assert service.view(pair).ranks == 2
-    assert finish(pair) == "completed", pair.state().why
-    expected, seen = losses(one), losses(pair)
-    assert [(kind, step) for kind, step, _ in seen] == [(kind, step) for kind, step, _ in expected]
-    assert len([kind for kind, _, _ in seen if kind == "train"]) == 24
-    differences = [abs(a - b) for (_, _, a), (_, _, b) in zip(seen, expected, strict=True)]
-    assert max(differences) < 1e-5
-    final, other = (load_file(Path(job.spec().options["adapter_path"]) / "adapters.safetensors") for job in (one, pair))
-    assert final.keys() == other.keys()
-    assert max(float(abs(final[name] - other[name]).max()) for name in final) < 1e-5
+    result, found = trained(pair)
+    assert len([kind for kind, _, _ in losses(one) if kind == "train"]) == 24
+    assert largest_difference(one, pair) < 1e-5
+    assert found.keys() == weights_of_one.keys()
+    assert max(float(abs(found[name] - weights_of_one[name]).max()) for name in found) < 1e-5
+    # A row that stands in for one that is missing counts nowhere.
+    assert result["trained_tokens"] == expected["trained_tokens"]
+    wanted = "on" if chosen["fused_loss"] else "off"
+    assert {run["measures"]["fused_loss"].partition(":")[0] for run in (result, expected)} == {wanted}
+
+
+def test_batch_in_parts_on_two_ranks_has_the_losses_of_one_rank(project: Path):
+    """After an out-of-memory each rank takes a batch in two parts; of the small batch most parts have no row."""
+    uneven_chats(project / "uneven")
+    chosen = everything(iters=8)
+    one = run(**chosen, adapter_path="adapters/one")
+    trained(one)
+    pair = run(**chosen, num_processes=2, backend="ring", adapter_path="adapters/pair")
+    trained(pair)
+    for file in ("state.json", "outcome.json", "exit.json", "metrics.jsonl"):
+        (pair.path / file).unlink()
+    shutil.rmtree(pair.checkpoints)
+    (pair.path / "recovery.json").write_text(json.dumps({"splits": 2, "rungs": ["x"]}), encoding="utf-8")
+    subprocess.run(launch.command(sys.executable, "mcp_server.jobs.ranks", str(pair.path)), check=True)
+    assert largest_difference(one, pair) < 1e-5
+
+
+_CHOOSE = """
+import json, sys
+from mcp_server.jobs.world import World
+from mcp_server.workers.losses import masked_loss
+from mcp_server.workers.proof import choose_loss
+from mcp_server.workers.ranks import Ranks
+from tests.unit.test_fused_loss import batch, make, options
+ranks = Ranks.join(World.model_validate_json(sys.argv[1]))
+found = []
+for odd in (None, 1, 0):  # the rank that trains its head, which the fused loss can't serve
+    keys = ["lm_head", "self_attn.q_proj"] if ranks.number == odd else ["self_attn.q_proj"]
+    model = make("llama", tie=False, lora_parameters={"rank": 4, "scale": 1.0, "keys": keys})
+    loss, why = choose_loss(model, options(), batch(), ranks)
+    found.append(["stock" if loss is masked_loss else "fused", why])
+print(json.dumps(found))
+"""
+
+
+def test_where_the_fused_loss_fails_its_proof_on_one_rank_both_take_stocks(tmp_path: Path):
+    world = World(engine="ring", hosts=[Host(name="this machine", ips=["127.0.0.1"])] * 2)
+    ports = hosts.check(world, sys.executable, "", "").ports
+    started: list[subprocess.Popen[str]] = []
+    for rank in range(2):
+        variables, files = world.protocol(rank, ports)
+        for name, text in files.items():
+            (tmp_path / name).write_text(text)
+            variables[name] = str(tmp_path / name)
+        command = [sys.executable, "-c", _CHOOSE, world.model_dump_json()]
+        started.append(subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.PIPE, text=True))
+    first, second = (json.loads(process.communicate(timeout=100)[0]) for process in started)
+    assert [[loss for loss, _ in told] for told in (first, second)] == [["fused", "stock", "stock"]] * 2
+    assert first[1][1] == second[2][1] == "off: another rank can't use it"
+    for own in (first[2][1], second[1][1]):
+        assert "is trained, which is outside the layers" in own
 
 
 def test_mlx_lms_own_plain_average_would_not_have_them(project: Path):
@@ -87,13 +201,16 @@ def test_mlx_lms_own_plain_average_would_not_have_them(project: Path):
     one = run(**chosen, stock=True, adapter_path="adapters/one")
     pair = run(**chosen, stock=True, num_processes=2, backend="ring", adapter_path="adapters/pair")
     assert finish(one) == finish(pair) == "completed"
-    assert max(abs(a - b) for (_, _, a), (_, _, b) in zip(losses(pair), losses(one), strict=True)) > 1e-3
+    assert largest_difference(one, pair) > 1e-3
 
 
 def test_killed_rank_is_a_failed_job_with_the_reason_and_the_resume_is_exact(project: Path):
-    whole = run(**two(), adapter_path="adapters/whole")
+    uneven_chats(project / "uneven")
+    dropout = {"rank": 4, "scale": 10.0, "dropout": 0.1}
+    chosen = two(**everything(lora_parameters=dropout, steps_per_report=3))
+    whole = run(**chosen, adapter_path="adapters/whole")
     assert finish(whole) == "completed", whole.state().why
-    job = run(**two(), adapter_path="adapters/killed")
+    job = run(**chosen, adapter_path="adapters/killed")
     wait_until(lambda: steps(job) >= 9, "nine steps")
     found = processes(job)
     assert len(found) == 3
@@ -188,7 +305,7 @@ def test_all_ranks_begin_with_the_weights_that_rank_0_was_given(fine_tune_type: 
     one = run(**again, adapter_path="adapters/one")
     pair = run(**again, num_processes=2, backend="ring", adapter_path="adapters/pair")
     assert finish(one) == finish(pair) == "completed", pair.state().why
-    assert max(abs(a - b) for (_, _, a), (_, _, b) in zip(losses(pair), losses(one), strict=True)) < 1e-5
+    assert largest_difference(one, pair) < 1e-5
 
 
 def test_plan_for_two_ranks_can_be_started_as_it_is(project: Path):

@@ -131,8 +131,8 @@ def test_the_report_says_how_many_findings_it_shows(write: Write, inspect: Inspe
         ({"train.jsonl": 4, "valid.jsonl": 4}, "no-test", "info"),
         ({"train.jsonl": 4, "valid.jsonl": 0}, "empty-file", "error"),
         ({"train.jsonl": 4, "valid.jsonl": 4, "test.jsonl": 0}, "empty-file", "error"),
-        ({"train.jsonl": 3}, "fewer-than-batch", "error"),
-        ({"train.jsonl": 4, "valid.jsonl": 3}, "fewer-than-batch", "error"),
+        ({"train.jsonl": 3}, "fewer-than-batch", "warning"),
+        ({"train.jsonl": 4, "valid.jsonl": 3}, "fewer-than-batch", "warning"),
         ({"train.jsonl": 4, "test.jsonl": 3}, "fewer-than-batch", "warning"),
     ],
 )
