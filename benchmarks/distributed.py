@@ -1,10 +1,14 @@
 """Two ranks on this machine against one, same global batch: steps per second, and the losses, which must be equal.
 
-Random weights and text rows of log-normal length, so that the ranks have unequal numbers of tokens. Each run is a job of ours
-in fresh processes. Needs mlx, mlx-lm, pydantic, psutil and pyyaml, and no installed mlx-training. Prints JSON.
+Random weights and text rows of log-normal length, so that the ranks have unequal numbers of tokens, in an epoch whose last
+batch is small. Each run is a job of ours in fresh processes. Needs mlx, mlx-lm, pydantic, psutil and pyyaml, and neither
+mlx-training nor mcp installed. Prints JSON.
 
     python benchmarks/distributed.py                                     two ranks on the CPU, over the ring
     python benchmarks/distributed.py --hidden 1024 --layers 24 --batch-size 16 --max-seq-length 1024 --backend nccl
+
+On CUDA the products of 32-bit matrices are rounded to TF32, so losses are equal to about 1e-3; with MLX_ENABLE_TF32=0 they are
+32-bit products, slower: compare losses with it and speed without.
 """
 
 from __future__ import annotations
@@ -58,7 +62,11 @@ def train(options: dict[str, Any]) -> dict[str, Any]:
     reports = [event for event in events if event["type"] == "train"]
     timed = reports[WARM_UP - 1 :]
     seconds = timed[-1]["time"] - timed[0]["time"]
+    outcome, world = folder.outcome(), folder.spec().world
+    assert outcome is not None and outcome.result is not None
     return {
+        "engine": world.engine if world is not None else None,
+        "measures": outcome.result["measures"],
         "losses": [event["loss"] for event in reports],
         "steps_per_second": (timed[-1]["step"] - timed[0]["step"]) / seconds,
         "tokens_per_second": (timed[-1]["trained_tokens"] - timed[0]["trained_tokens"]) / seconds,
@@ -76,13 +84,17 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--vocab", type=int, default=8192)
+    parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument("--repeat", type=int, default=3, help="how often each is measured, in turn")
     given = parser.parse_args()
+
+    from mcp_server.platform import facts
+
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         os.environ |= {"MLX_TRAINING_HOME": str(folder / "home"), "CLAUDE_PROJECT_DIR": scratch}
-        shape = {"hidden": given.hidden, "layers": given.layers, "vocab": given.vocab}
-        make_inputs(folder, shape, given.iters * given.batch_size, given.max_seq_length)
+        shape = {"hidden": given.hidden, "layers": given.layers, "vocab": given.vocab, "dtype": given.dtype}
+        make_inputs(folder, shape, (given.iters - 1) * given.batch_size + 1, given.max_seq_length)
         options = {
             "model": "model",
             "data": "data",
@@ -110,11 +122,16 @@ def main() -> None:
     ]
     result = {
         "ranks": given.ranks,
-        "backend": given.backend,
+        "engine": found["several"][0]["engine"],
+        "backend": facts.backend(facts.collect())[0],
+        "arguments": vars(given),
+        "environment": {name: value for name, value in os.environ.items() if name.startswith(("MLX_", "CUDA_VISIBLE"))},
+        "measures": found["several"][0]["measures"],
         "steps_per_second": {name: [round(run["steps_per_second"], 3) for run in runs] for name, runs in found.items()},
         "tokens_per_second": {name: [round(run["tokens_per_second"]) for run in runs] for name, runs in found.items()},
         "peak_gb": {name: round(max(run["peak_gb"] for run in runs), 3) for name, runs in found.items()},
         "speed_ratio": [round(ratio, 3) for ratio in ratios],
+        "first_and_last_loss": {name: [runs[0]["losses"][0], runs[0]["losses"][-1]] for name, runs in found.items()},
         "largest_loss_difference": max(abs(one - several) for one, several in pairs),
         "largest_relative_loss_difference": max(abs(one - several) / abs(one) for one, several in pairs),
         "steps_compared": len(pairs),

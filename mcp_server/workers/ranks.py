@@ -1,6 +1,7 @@
 """The ranks of a training as one of them sees the others. Alone, every question is answered at once and costs nothing.
 
-What is asked here must be asked by every rank, in the same order: an answer comes when all have asked.
+What is asked here must be asked by every rank, in the same order: an answer comes when all have asked. Everything is a sum of
+32-bit integers on the engine's own stream, which every engine has: NCCL sums on a GPU alone, and not all add bytes.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -43,6 +44,7 @@ class Ranks:
                 if not (last and world.engine == "ring" and "Couldn't connect" in str(error)):
                     raise
         signal.alarm(0)
+        _sum_where_the_engine_can()
         return cls(group.rank(), group.size())
 
     @property
@@ -57,8 +59,9 @@ class Ranks:
         """The largest of all ranks' values."""
         if self.size == 1:
             return value
-        found = mx.distributed.all_gather(mx.array([value], dtype=mx.int64), stream=mx.cpu)
-        return max(cast(list[int], found.tolist()))
+        own = np.zeros((self.size, 8), np.int32)
+        own[self.number] = np.frombuffer(np.int64(value).tobytes(), np.uint8)
+        return int(_sum(own).view(np.int64).max())
 
     def first(self, value: float) -> float:
         """Rank 0's value, so that all decide alike to the last bit."""
@@ -101,6 +104,19 @@ class Ranks:
 
     def _from_first(self, content: np.ndarray[Any, np.dtype[np.uint8]], size: int) -> np.ndarray[Any, Any]:
         """Rank 0's bytes; what is added to them by the others is zeros."""
-        own = mx.array(content) if self.leads else mx.zeros((size,), dtype=mx.uint8)
-        # In 32 bits: not every engine adds bytes.
-        return np.array(mx.distributed.all_sum(own.astype(mx.int32), stream=mx.cpu).astype(mx.uint8))
+        return _sum(content.astype(np.int32) if self.leads else np.zeros(size, np.int32))
+
+
+def _sum(own: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Bytes, of each of which one rank has the value and the others zero."""
+    return np.array(mx.distributed.all_sum(mx.array(own))).astype(np.uint8)
+
+
+def _sum_where_the_engine_can() -> None:
+    """mlx-lm's trainer asks for sums on the CPU's stream, where NCCL has none: let the engine choose, as for gradients."""
+    all_sum = mx.distributed.all_sum
+
+    def chosen(x: mx.array, *, group: Any = None, **_: Any) -> mx.array:
+        return all_sum(x, group=group)
+
+    mx.distributed.all_sum = chosen
