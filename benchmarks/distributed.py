@@ -31,6 +31,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
 
 WORDS = ("red", "cat", "river", "moon", "hill", "quiet", "long", "old", "rose", "saw", "over", "by")
+SETTINGS = ("MLX_ENABLE_TF32", "MLX_MAX_MB_PER_BUFFER", "MLX_MAX_OPS_PER_BUFFER", "CUDA_VISIBLE_DEVICES")  # that matter
 WARM_UP = 5  # steps that hold compilation
 
 
@@ -125,7 +126,7 @@ def main() -> None:
         "engine": found["several"][0]["engine"],
         "backend": facts.backend(facts.collect())[0],
         "arguments": vars(given),
-        "environment": {name: value for name, value in os.environ.items() if name.startswith(("MLX_", "CUDA_VISIBLE"))},
+        "environment": {name: value for name, value in os.environ.items() if name in SETTINGS},
         "measures": found["several"][0]["measures"],
         "steps_per_second": {name: [round(run["steps_per_second"], 3) for run in runs] for name, runs in found.items()},
         "tokens_per_second": {name: [round(run["tokens_per_second"]) for run in runs] for name, runs in found.items()},

@@ -35,6 +35,7 @@ ENGINE_VARIABLES = frozenset(
         "NCCL_PORT",
     }
 )
+_GPUS = "CUDA_VISIBLE_DEVICES"
 RANK, ENGINE = "MLX_TRAINING_RANK", "MLX_TRAINING_ENGINE"  # what our own worker is told beside
 FROM_STDIN = "-"  # in place of a job folder: a rank other than 0 has none
 OUTCOME = "outcome: "  # what the last line of such a rank begins with
@@ -85,7 +86,14 @@ class World(BaseModel, frozen=True):
             devices = json.dumps([host.rdma for host in self.hosts])
             return variables | {"MLX_JACCL_COORDINATOR": f"{first}:{ports[0][0]}"}, {"MLX_IBV_DEVICES": devices}
         variables |= {"MLX_WORLD_SIZE": str(self.size), "NCCL_HOST_IP": first, "NCCL_PORT": str(ports[0][0])}
-        return variables | {"CUDA_VISIBLE_DEVICES": str(rank)}, {}
+        return variables | {_GPUS: self._gpu(rank)}, {}
+
+    def _gpu(self, rank: int) -> str:
+        """Of its machine's GPUs, or here of those that the user left visible, the next one."""
+        machine = self.hosts[rank].ssh
+        number = sum(host.ssh == machine for host in self.hosts[:rank])
+        visible = [gpu for gpu in os.environ.get(_GPUS, "").split(",") if gpu] if machine is None else []
+        return visible[number] if number < len(visible) else str(number)
 
 
 def without_engine(environment: Mapping[str, str]) -> dict[str, str]:

@@ -63,7 +63,7 @@ class Share:
 
     The trainer takes the plain mean over ranks and parts, each of which gives the mean over its own trained tokens. For S_i
     the sum and n_i the tokens of share i of N that is 1/N Σ S_i/n_i, and of the batch in one piece it is Σ S_i / Σ n_i: each
-    share is therefore weighted by N n_i / Σ n. With ``plain`` the shares count alike, as mlx-lm has it.
+    share is therefore weighted by N n_i / Σ n. With ``plain`` all ranks that have a row count alike, as in mlx-lm.
     """
 
     parts: int = 1
@@ -78,15 +78,20 @@ class Share:
 
     def of(self, batch: Batch) -> list[Batch]:
         """The parts, which differ by at most one row; in a batch with fewer rows than shares some are empty."""
-        mine = batch[self.rank :: self.ranks]
+        mine = self._own(batch)
         ends = [len(mine) * part // self.parts for part in range(self.parts + 1)]
         return [mine[start:end] for start, end in pairwise(ends)]
 
     def weight(self, part: Batch, batch: Batch, rows: TokenRows) -> float:
         """What the mean loss of ``part`` is multiplied by."""
+        number: float = self.number
         if self.plain:
-            return self.number / min(self.number, len(batch)) if part else 0.0
-        return self.number * sum(map(rows.counted, part)) / max(1, sum(map(rows.counted, batch)))
+            number /= min(self.ranks, len(batch))
+            batch = self._own(batch)
+        return number * sum(map(rows.counted, part)) / max(1, sum(map(rows.counted, batch)))
+
+    def _own(self, batch: Batch) -> Batch:
+        return batch[self.rank :: self.ranks]
 
 
 class BatchOrder:

@@ -110,7 +110,7 @@ class TokenRows:
         if self._mask is not None:
             return int(self.trained(piece).sum())
         # In a batch as wide as max_seq_length a piece of that length has no padding.
-        return min(self._lengths[piece], self.max_seq_length - 1) - max(1, self._offsets[piece]) + 1
+        return max(0, min(self._lengths[piece], self.max_seq_length - 1) - max(1, self._offsets[piece]) + 1)
 
     def tokens(self, piece: int) -> np.ndarray:
         """The tokens of a piece, (length,) int32."""

@@ -142,6 +142,7 @@ def test_two_ranks_have_the_losses_and_weights_of_one_on_rows_of_unequal_length(
     assert {run["measures"]["fused_loss"].partition(":")[0] for run in (result, expected)} == {wanted}
 
 
+@pytest.mark.slow
 def test_batch_in_parts_on_two_ranks_has_the_losses_of_one_rank(project: Path):
     """After an out-of-memory each rank takes a batch in two parts; of the small batch most parts have no row."""
     uneven_chats(project / "uneven")

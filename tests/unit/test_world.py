@@ -67,16 +67,21 @@ def test_devices_in_the_hostfile_mean_jaccl(tmp_path: Path):
         from_file(tmp_path, MACS[:2], backend="jaccl")
 
 
-def test_on_cuda_each_rank_has_a_gpu():
+@pytest.mark.parametrize(("visible", "own"), [(None, "1"), ("4,6", "6"), ("4", "1")])
+def test_on_cuda_each_rank_has_a_gpu(visible: str | None, own: str, monkeypatch: pytest.MonkeyPatch):
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     world = world_of(options(num_processes=2), "linux-cuda")
     assert world is not None
     variables, files = world.protocol(1, [[5000], [5001]])
     assert not files
-    assert (variables["NCCL_PORT"], variables["MLX_WORLD_SIZE"], variables["CUDA_VISIBLE_DEVICES"]) == (
-        "5000",
-        "2",
-        "1",
-    )
+    assert (variables["NCCL_PORT"], variables["MLX_WORLD_SIZE"]) == ("5000", "2")
+    assert variables["CUDA_VISIBLE_DEVICES"] == own
+    other = Host(name="b", ssh="b", ips=["192.0.2.2"])
+    apart = World(engine="nccl", hosts=[Host(name="a", ips=["192.0.2.1"]), other, other])
+    assert [apart.protocol(rank, [[5000]] * 3)[0]["CUDA_VISIBLE_DEVICES"] for rank in (1, 2)] == ["0", "1"]
     assert budgets.processes_sharing(world) == 1
 
 
