@@ -31,7 +31,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
 
 WORDS = ("red", "cat", "river", "moon", "hill", "quiet", "long", "old", "rose", "saw", "over", "by")
-SETTINGS = ("MLX_ENABLE_TF32", "MLX_MAX_MB_PER_BUFFER", "MLX_MAX_OPS_PER_BUFFER", "CUDA_VISIBLE_DEVICES")  # that matter
+SETTINGS = (
+    "MLX_ENABLE_TF32",
+    "MLX_USE_CUDA_GRAPHS",
+    "MLX_MAX_MB_PER_BUFFER",
+    "MLX_MAX_OPS_PER_BUFFER",
+    "CUDA_VISIBLE_DEVICES",
+)
 WARM_UP = 5  # steps that hold compilation
 
 
