@@ -208,8 +208,8 @@ async def test_padding_before_and_after_is_in_the_log(client: Client, project: P
     [
         {"test": True, "test_batches": -1},
         {"length_bucketing": False},
-        pytest.param({"stock": True, "batch_size": 2}, marks=pytest.mark.slow),
-        pytest.param({"num_processes": 2, "backend": "ring"}, marks=pytest.mark.slow),
+        {"stock": True, "batch_size": 2},
+        {"num_processes": 2, "backend": "ring"},
     ],
     ids=["bucketed", "stock's batches", "stock", "two ranks"],
 )
