@@ -24,7 +24,7 @@ from mlx_lm.tuner.datasets import CacheDataset
 from mcp_server.datasets.lengths import window_batches
 from mcp_server.errors import DataError
 from mcp_server.training.options import TrainingOptions
-from mcp_server.workers.tokens import TokenRows
+from mcp_server.workers.tokens import TokenRows, to_device
 
 RandomState = list[Any]
 Batch = list[int]
@@ -110,7 +110,7 @@ class BatchOrder:
     def _arrays(self, batch: Batch, part: Batch) -> tuple[mx.array, ...]:
         if self._share.number == 1:
             return self.rows.batch(part)
-        weight = mx.array(self._share.weight(part, batch, self.rows))
+        weight = to_device(np.array(self._share.weight(part, batch, self.rows), np.float32))
         return *(self.rows.batch(part) if part else self.rows.blank(batch[0])), weight
 
     def batches(self) -> Iterator[Batch]:

@@ -15,6 +15,7 @@ import mlx.core as mx
 import numpy as np
 
 from mcp_server.jobs.world import ENGINE, World
+from mcp_server.workers.tokens import to_device
 
 _CONNECT_SECONDS = 180  # the others may have to be woken up; then something is wrong
 _PIECE = 16 * 2**20  # bytes sent at once
@@ -109,7 +110,7 @@ class Ranks:
 
 def _sum(own: np.ndarray[Any, np.dtype[np.int32]]) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Bytes, of each of which one rank has the value and the others zero."""
-    return np.array(mx.distributed.all_sum(mx.array(own))).astype(np.uint8)
+    return np.array(mx.distributed.all_sum(to_device(own))).astype(np.uint8)
 
 
 def _sum_where_the_engine_can() -> None:
