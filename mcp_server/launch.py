@@ -16,6 +16,8 @@ from pathlib import Path
 from types import CodeType
 
 _PACKAGE = Path(__file__).resolve().parent
+# What a process of ours is not given of the user's environment: it is not theirs to know.
+_PRIVATE = ("ANTHROPIC_", "CLAUDE_CODE_", "CLAUDECODE")
 
 
 class _Loader(SourceFileLoader):
@@ -60,6 +62,11 @@ def _make_importable() -> None:
 def command(python: Path | str, module: str, *arguments: str) -> list[str]:
     """The command line that runs ``module`` of this package in ``python``."""
     return [str(python), "-P", str(Path(__file__).resolve()), module, *arguments]
+
+
+def environment() -> dict[str, str]:
+    """The user's environment less what is Claude Code's own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
 
 
 if __name__ == "__main__":

@@ -1,29 +1,19 @@
-"""Token lengths of a data set with a model's own tokenizer and chat template, measured in a short-lived process of its own.
-
-The server never imports transformers. The process reads one request from its standard input, writes a line of JSON about
-twice a second, and ends when nobody reads them; it does not use the GPU and waits for no job.
-"""
+"""Token lengths of a data set with a model's own tokenizer and chat template, measured in a short-lived process of its own:
+the server never imports transformers."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import tempfile
-import threading
 import zlib
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, Field
 
-from mcp_server import launch
+from mcp_server.datasets import process
 from mcp_server.datasets.findings import Finding
 from mcp_server.datasets.watch import Watch
-from mcp_server.errors import DataError, ModelError
-from mcp_server.platform import interpreter
+from mcp_server.errors import ModelError
 
 WORKER = "mcp_server.workers.inspect"
-BOUND_SECONDS = 3600.0
 
 
 class TokenFile(BaseModel):
@@ -117,41 +107,9 @@ class TokenAnswer(BaseModel):
 
 
 def measure(request: TokenRequest, watch: Watch) -> TokenAnswer:
-    """Ask the process. Raises ModelError when the tokenizer can't be loaded, PlatformError without mlx-lm, Cancelled.
-
-    The process is ended when this returns or raises, in any case after an hour.
-    """
-    command = launch.command(interpreter.require(), WORKER)
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors)
-        assert process.stdin is not None and process.stdout is not None
-        bound = threading.Timer(BOUND_SECONDS, process.kill)
-        bound.start()
-        try:
-            process.stdin.write(request.model_dump_json().encode())
-            process.stdin.close()
-            for line in process.stdout:
-                word = json.loads(line)
-                if "progress" in word:
-                    watch.tick(*word["progress"])
-                elif "error" in word:
-                    raise (ModelError if word["kind"] == "model" else DataError)(word["error"])
-                else:
-                    return TokenAnswer.model_validate(word)
-        except BrokenPipeError:
-            pass
-        finally:
-            bound.cancel()
-            process.kill()
-            process.wait()
-            process.stdout.close()
-        raise ModelError(f"the tokenizer of {request.model} could not be tried: {_last_words(errors, process)}")
-
-
-def _last_words(errors: Any, process: subprocess.Popen[bytes]) -> str:
-    errors.seek(0)
-    lines = errors.read()[-4000:].decode("utf-8", "replace").strip().splitlines()
-    return lines[-1][:300] if lines else f"its process ended with code {process.returncode}"
+    """Ask the process. Raises ModelError when the tokenizer can't be loaded, PlatformError without mlx-lm, Cancelled."""
+    died = ModelError(f"the tokenizer of {request.model} could not be tried")
+    return TokenAnswer.model_validate(process.ask(WORKER, request, watch, died=died))
 
 
 def lines_to_measure(path: Path, split: str, lines: int, limit: int, longest: list[int]) -> TokenFile:

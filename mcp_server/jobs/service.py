@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -27,8 +26,6 @@ from mcp_server.platform import interpreter
 IfBusy = Literal["queue", "refuse"]
 _START_SECONDS = 10.0
 _BUSY_REMEDY = "wait for it, stop it with stop_job, or call with if_busy='queue'"
-# The worker and the runner are given the user's environment less what is not theirs to know.
-_PRIVATE = ("ANTHROPIC_", "CLAUDE_CODE_", "CLAUDECODE")
 
 
 class JobView(BaseModel):
@@ -100,14 +97,13 @@ def start(
 
 
 def _spawn(folder: JobFolder) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
     with folder.runner_log.open("ab") as log:
         launcher = subprocess.Popen(
             launch.command(sys.executable, "mcp_server.jobs.runner", str(folder.path)),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=environment | {"MLX_TRAINING_HOME": str(settings.home())},
+            env=launch.environment() | {"MLX_TRAINING_HOME": str(settings.home())},
             cwd=settings.home(),
             start_new_session=True,
         )

@@ -28,7 +28,7 @@ from mcp_server.planning.budget import free_bytes
 from mcp_server.workers import job
 from mcp_server.workers.fetching import fetch, told_of_growth
 from mcp_server.workers.learned import quantize_learned
-from mcp_server.workers.loading import load_model, not_finite
+from mcp_server.workers.loading import CODE, load_model, not_finite
 from mcp_server.workers.publish import publish, room_for
 from mcp_server.workers.text import Row, row_losses, token_rows
 
@@ -78,9 +78,7 @@ def _convert(worker: job.WorkerJob, options: ConvertOptions, source: Path, scrat
     except ValueError as error:
         text = str(error)
         if "trust_remote_code" in text:
-            text = (
-                "it brings Python code of its own, which is never run here; use a model whose architecture mlx-lm has"
-            )
+            raise ModelError(f"{options.model} can't be converted: {CODE}") from error
         raise ModelError(f"{options.model} can't be converted so: {text}; change the options named") from error
     return []
 

@@ -6,18 +6,11 @@ encoded together, which is several times as fast, after the first rows have show
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import threading
-import time
 from array import array
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
-
-from mlx_lm.utils import load_tokenizer
 
 from mcp_server.datasets import lengths
 from mcp_server.datasets.findings import Collector
@@ -25,41 +18,16 @@ from mcp_server.datasets.rows import CHAT, COMPLETIONS, Problem, check_row, pars
 from mcp_server.datasets.scan import decode_line, read_lines
 from mcp_server.datasets.secrets import redact
 from mcp_server.datasets.tokens import Example, Part, SplitTokens, TokenAnswer, TokenFile, TokenReport, TokenRequest
-from mcp_server.errors import ModelError, UserError
+from mcp_server.workers.loading import load_tokenizer_of
 from mcp_server.workers.rendering import Rendered, Renderer
+from mcp_server.workers.voice import Voice, answer
 
 _BATCH = 256
 _SHOWN = 700  # characters of each part of the example
 
 
-class _Voice:
-    """Lines of JSON to whoever asked. A closed pipe ends the process."""
-
-    def __init__(self) -> None:
-        # Libraries print; what they print must not land among our lines.
-        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-        os.dup2(2, 1)
-        self._state: tuple[float, float, str] = (0, 0, "loading the tokenizer")
-        threading.Thread(target=self._repeat, daemon=True).start()
-
-    def progress(self, done: float, total: float, what: str) -> None:
-        self._state = (done, total, what)
-
-    def _repeat(self) -> None:
-        while True:
-            self.say({"progress": self._state})
-            time.sleep(0.4)
-
-    def say(self, word: dict[str, Any]) -> None:
-        try:
-            self._out.write(json.dumps(word) + "\n")
-            self._out.flush()
-        except BrokenPipeError:
-            os._exit(1)
-
-
-def _answer(request: TokenRequest, voice: _Voice) -> TokenAnswer:
-    tokenizer = _load(request.model)
+def _measure_all(request: TokenRequest, voice: Voice) -> TokenAnswer:
+    tokenizer = load_tokenizer_of(request.model)
     findings = Collector()
     splits: dict[str, SplitTokens] = {}
     example: Example | None = None
@@ -88,18 +56,6 @@ def _answer(request: TokenRequest, voice: _Voice) -> TokenAnswer:
         example=example,
     )
     return TokenAnswer(report=report, findings=findings.sorted())
-
-
-def _load(model: str) -> Any:
-    try:
-        config = json.loads(Path(model, "config.json").read_bytes()) if Path(model).is_dir() else {}
-        return load_tokenizer(model, eos_token_ids=config.get("eos_token_id"))
-    except Exception as error:
-        # transformers and huggingface_hub raise a dozen types; all mean that there is no usable tokenizer.
-        text = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"the tokenizer of {model} could not be loaded: {type(error).__name__}: {text}; check the path, id and network"
-        ) from error
 
 
 class _FileMeasure:
@@ -273,16 +229,5 @@ def _shown(text: str) -> str:
     return f"{text[:half]} […{len(text) - 2 * half:,} characters…] {text[-half:]}"
 
 
-def main() -> None:
-    voice = _Voice()
-    request = TokenRequest.model_validate_json(sys.stdin.read())
-    try:
-        answer = _answer(request, voice)
-    except UserError as error:
-        voice.say({"error": str(error), "kind": "model" if isinstance(error, ModelError) else "data"})
-    else:
-        voice.say(answer.model_dump(mode="json"))
-
-
 if __name__ == "__main__":
-    main()
+    answer(TokenRequest, _measure_all, "loading the tokenizer")

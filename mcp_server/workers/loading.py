@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import load_adapters
-from mlx_lm.utils import load
+from mlx_lm.utils import load, load_tokenizer
 
 from mcp_server.errors import ModelError
 from mcp_server.models.folder import locate
+
+# Said aloud: left unsaid, transformers asks on standard input whether to run the model's code, and takes a "y" for a yes.
+_NO_CODE = {"trust_remote_code": False}
+CODE = "it brings Python code of its own, which is never run here; use a model whose architecture mlx-lm has"
 
 
 def load_model(model: str, adapter_path: str | None = None, *, lazy: bool = False) -> tuple[nn.Module, Any]:
@@ -25,15 +31,30 @@ def load_with_config(
 ) -> tuple[nn.Module, Any, dict[str, Any]]:
     """``load_model``, and the model's configuration."""
     try:
-        loaded: Any = load(model, adapter_path=adapter_path, lazy=lazy, return_config=True)
+        loaded: Any = load(
+            model, tokenizer_config=dict(_NO_CODE), adapter_path=adapter_path, lazy=lazy, return_config=True
+        )
     except Exception as error:
         # mlx-lm and huggingface_hub raise a dozen types here; all mean that this model can't be used.
         what = f"adapter {adapter_path} on {model}" if adapter_path else f"model {model}"
-        text = " ".join(str(error).split())[:400]
-        raise ModelError(
-            f"{what} could not be loaded: {type(error).__name__}: {text}; check the path, id and network"
-        ) from error
+        raise ModelError(f"{what} could not be loaded: {_reason(error)}") from error
     return loaded[0], loaded[1], loaded[2]
+
+
+def load_tokenizer_of(model: str) -> Any:
+    """The tokenizer alone, as ``mlx_lm.load`` would give it, the model's code never run. Raises ModelError."""
+    try:
+        config = json.loads(Path(model, "config.json").read_bytes()) if Path(model).is_dir() else {}
+        return load_tokenizer(model, dict(_NO_CODE), eos_token_ids=config.get("eos_token_id"))
+    except Exception as error:
+        # transformers and huggingface_hub raise a dozen types; all mean that there is no usable tokenizer.
+        raise ModelError(f"the tokenizer of {model} could not be loaded: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return CODE
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}; check the path, id and network"
 
 
 def apply_adapter(model: nn.Module, adapter_path: str) -> None:
