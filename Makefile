@@ -45,7 +45,7 @@ bench: setup  ## every measurement (under an hour on a quiet machine), into benc
 setup: .venv/.synced
 
 .venv/.synced: pyproject.toml uv.lock | $(filter .uv/bin/uv,$(UV))
-	$(UV) sync --frozen --extra mlx --extra plot --extra parquet --compile-bytecode
+	$(UV) sync --frozen --extra mlx --extra plot --extra parquet --extra datasets --extra rouge --compile-bytecode
 	@touch $@
 
 .uv/bin/uv:

@@ -9,8 +9,7 @@ import heapq
 import time
 from pathlib import Path
 
-from mcp_server import settings
-from mcp_server.datasets import tokens
+from mcp_server.datasets import hub, tokens
 from mcp_server.datasets.findings import Collector
 from mcp_server.datasets.folder import SPLITS, require_folder
 from mcp_server.datasets.report import InspectReport, InspectRequest
@@ -28,16 +27,24 @@ _LONGEST = 2000  # rows by characters whose tokens are counted whatever the samp
 def inspect_dataset(request: InspectRequest, watch: Watch) -> InspectReport:
     """Inspect ``request.data``. Raises DataError when there is nothing to inspect, ModelError for ``model``, Cancelled."""
     started = time.monotonic()
-    data = settings.resolve(request.data)
+    with hub.local(request.data, request.hf_dataset, watch) as source:
+        report = _inspect(request, source.path, source.warnings(), watch)
+        if source.name is not None:  # its files are named as training names them
+            report = InspectReport.model_validate_json(source.said(report.model_dump_json()))
+    report.seconds = round(time.monotonic() - started, 1)
+    return report
+
+
+def _inspect(request: InspectRequest, data: Path, warnings: list[str], watch: Watch) -> InspectReport:
     files = _files(data)
+    # Of hf_dataset each entry has feature names of its own, and the rows here have mlx-lm's.
+    names = {} if request.hf_dataset is not None else request.features
     model = None if request.model is None else str(models.locate(request.model) or request.model)
     findings = Collector()
-    survey = Survey(files, near=request.near_duplicates, names=request.features)
+    survey = Survey(files, near=request.near_duplicates, names=names)
     scans: dict[str, FileScan] = {}
     for name, path in files.items():
-        scans[name] = scan_file(
-            path, findings, survey.observer(name, findings), watch, request.max_rows, request.features
-        )
+        scans[name] = scan_file(path, findings, survey.observer(name, findings), watch, request.max_rows, names)
     if data.is_dir():
         # A missing valid.jsonl is no error here: training can go without. One that is there has to fit.
         whole = check_splits(
@@ -51,9 +58,11 @@ def inspect_dataset(request: InspectRequest, watch: Watch) -> InspectReport:
         )
         for path, severity, problem in whole:
             findings.add(path, None, problem, severity)
+    for warning in warnings:
+        findings.add(data, None, Problem("splits-not-read", warning), "warning")
     duplicates = survey.duplicates(findings, watch)
     survey.add_odd_rows(findings)
-    report = _count_tokens(request, model, scans, survey, findings, watch) if model is not None else None
+    report = _count_tokens(request, names, model, scans, survey, findings, watch) if model is not None else None
     found = findings.sorted()
     shown = found[: request.max_findings]
     return InspectReport(
@@ -67,7 +76,7 @@ def inspect_dataset(request: InspectRequest, watch: Watch) -> InspectReport:
         showing=f"showing {len(shown)} of {len(found)} findings",
         tokens=report,
         next_step=_next_step(findings, report, request),
-        seconds=round(time.monotonic() - started, 1),
+        seconds=0,
     )
 
 
@@ -92,6 +101,7 @@ def _files(data: Path) -> dict[str, Path]:
 
 def _count_tokens(
     request: InspectRequest,
+    names: dict[str, str],
     model: str,
     scans: dict[str, FileScan],
     survey: Survey,
@@ -116,7 +126,7 @@ def _count_tokens(
             max_seq_length=request.max_seq_length,
             batch_size=request.batch_size,
             mask_prompt=request.mask_prompt,
-            names=request.features,
+            names=names,
             assistant_only_loss=request.assistant_only_loss,
         ),
         watch,
@@ -148,9 +158,10 @@ def _summary(scans: dict[str, FileScan], findings: Collector, report: TokenRepor
 
 def _next_step(findings: Collector, report: TokenReport | None, request: InspectRequest) -> str:
     if findings.count("error"):
+        hf_dataset = "" if request.hf_dataset is None else "hf_dataset=<the same>, "
         return (
-            "correct the errors (file and line are given), or write a clean copy with "
-            f"prepare_dataset(source={request.data!r}, output=<new folder>), which drops bad and repeated rows and splits anew"
+            "correct the errors (file and line are given), or write a clean copy with prepare_dataset("
+            f"source={request.data!r}, {hf_dataset}output=<new folder>), which drops bad and repeated rows and splits anew"
         )
     if report is None:
         return "call again with model=... to see token lengths and one row as the model sees it"

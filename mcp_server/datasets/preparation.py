@@ -6,17 +6,19 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mcp_server.datasets.hub import HubData
+
 OutputFormat = Literal["auto", "chat", "completions", "text"]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
 COLUMNS = ("messages", "prompt", "completion", "system", "input", "text", "tools")
 
 
-class PrepareRequest(BaseModel):
+class PrepareRequest(HubData):
     """From where, to where, how."""
 
     model_config = ConfigDict(extra="forbid")
 
-    source: str = Field(description="File, or folder of files, to read; never changed", min_length=1)
+    source: str = Field(description="File, folder of files, or Hub data set to read; never changed", min_length=1)
     output: str = Field(description="New folder for train.jsonl, valid.jsonl, test.jsonl", min_length=1)
     mapping: dict[str, str] = Field(
         default_factory=dict,

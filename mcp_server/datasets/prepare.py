@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_server import settings
-from mcp_server.datasets import tokens
+from mcp_server.datasets import hub, tokens
 from mcp_server.datasets.duplicates import Groups
 from mcp_server.datasets.findings import Finding
 from mcp_server.datasets.gather import Gathered, gather
@@ -38,8 +38,15 @@ def prepare_dataset(request: PrepareRequest, watch: Watch) -> PrepareReport:
     """Write ``request.output``. Raises DataError (nothing usable), PathError (output), ModelError, Cancelled; nothing is left
     then."""
     started = time.monotonic()
-    source, output = settings.resolve(request.source), settings.resolve(request.output)
+    output = settings.resolve(request.output)
     require_new(output)
+    with hub.local(request.source, request.hf_dataset, watch) as found:
+        report = _prepare(request, found.path, output, found.warnings(), watch)
+    report.seconds = round(time.monotonic() - started, 1)
+    return report
+
+
+def _prepare(request: PrepareRequest, source: Path, output: Path, warnings: list[str], watch: Watch) -> PrepareReport:
     files, ignored = find_files(source)
     if source.is_dir() and source in output.parents:
         raise PathError(
@@ -74,14 +81,13 @@ def prepare_dataset(request: PrepareRequest, watch: Watch) -> PrepareReport:
             dropped=gathered.dropped(),
             dropped_rows=sum(found.rows for found in gathered.dropped()),
             near_groups=None if request.near_duplicates != "together" else sum(size > 1 for size in sizes.values()),
-            warnings=_warnings(gathered, request, rows, sizes),
+            warnings=[*warnings, *_warnings(gathered, request, rows, sizes)],
             next_step=f"look at it with inspect_dataset(data={str(output)!r}, model=...), then start_lora_training",
             seconds=0.0,
         )
         write_json(staging.folder / "preparation.json", _record(request, report, gathered, source))
         watch.tick(1, 1, "writing")
         staging.publish()
-    report.seconds = round(time.monotonic() - started, 1)
     return report
 
 

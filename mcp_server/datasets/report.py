@@ -6,15 +6,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_server.datasets.features import FeatureNames
 from mcp_server.datasets.findings import Finding
+from mcp_server.datasets.hub import HubData
 from mcp_server.datasets.tokens import TokenReport
 
 
-class InspectRequest(FeatureNames):
+class InspectRequest(FeatureNames, HubData):
     """What to look at."""
 
     model_config = ConfigDict(extra="forbid")
 
-    data: str = Field(description="Folder with train.jsonl, valid.jsonl, test.jsonl, or one .jsonl file", min_length=1)
+    data: str = Field(
+        description="Folder with train.jsonl, valid.jsonl, test.jsonl, one .jsonl file, or a Hub data set", min_length=1
+    )
     model: str | None = Field(
         default=None, description="Model folder or Hub id; its tokenizer and chat template measure tokens (no weights)"
     )

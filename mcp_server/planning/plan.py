@@ -7,6 +7,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_server import settings
+from mcp_server.datasets import hub
+from mcp_server.datasets.hub import HubData
+from mcp_server.datasets.watch import Watch
 from mcp_server.errors import ModelError
 from mcp_server.models import folder as models
 from mcp_server.models import shape as shapes
@@ -23,13 +26,13 @@ from mcp_server.training.options import TrainingOptions
 from mcp_server.training.ranks import world_of
 
 
-class PlanRequest(BaseModel):
+class PlanRequest(HubData):
     """What is to be planned."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(description="Model folder, or a Hub id that is on this machine", min_length=1)
-    data: str = Field(description="Folder with train.jsonl and valid.jsonl", min_length=1)
+    data: str = Field(description="Folder with train.jsonl and valid.jsonl, or a Hub data set", min_length=1)
     goal: Goal = Field(default="good", description="fast: a first try; good: three passes; best: more layers and steps")
     fine_tune_type: Literal["lora", "dora", "full"] = Field(default="lora", description="What is trained")
     max_seq_length: int | None = Field(
@@ -107,8 +110,10 @@ def draft(request: PlanRequest) -> Draft:
         )
     config = models.check(path)
     shape = shapes.read(path)
-    data = settings.resolve(request.data)
-    lengths = rows.read(data, path)
+    on_hub = hub.is_hub_data(request.data, request.hf_dataset)
+    data = request.data if on_hub else str(settings.resolve(request.data))
+    with hub.local(request.data, request.hf_dataset, Watch()) as source:
+        lengths = rows.read(source.path, path)
     if request.fine_tune_type == "full" and shape.quantized:
         raise ModelError(
             f"{request.model} is quantized, and quantized weights can't be trained; use fine_tune_type='lora' (QLoRA) "
@@ -127,8 +132,9 @@ def draft(request: PlanRequest) -> Draft:
     tokens = memory.padded(lengths.longest, written.options.max_seq_length)
     world = world_of(request, backend)
     budget = budgets.read(backend_name(backend)).of_rank(world)
-    spread = request.model_dump(include={"hosts", "hostfile", "num_processes", "backend"})
-    options = written.options.model_copy(update={"model": str(path), "data": str(data), **spread})
+    taken = request.model_dump(include={"hosts", "hostfile", "num_processes", "backend"})
+    taken |= {"model": str(path), "data": data, "hf_dataset": hub.located(request.hf_dataset)}
+    options = written.options.model_copy(update=taken)
     if world is not None and options.batch_size % world.size:
         batch = -(-options.batch_size // world.size) * world.size
         iters = -(-options.iters * options.batch_size // batch)
@@ -210,7 +216,8 @@ def _arguments(drafted: Draft) -> dict[str, Any]:
     # Options that the plan has no opinion on keep their defaults by not being named.
     default = TrainingOptions(model="m", data="d").model_dump(mode="json")
     chosen = {name: value for name, value in plain.items() if name in drafted.recipe.reasons or value != default[name]}
-    return chosen | {"model": drafted.request.model, "data": drafted.request.data}
+    own = drafted.request.model_dump(include={"model", "data", "hf_dataset"}, exclude_none=True)
+    return chosen | own
 
 
 def _times(drafted: Draft, probe: ProbeResult | None) -> tuple[float | None, float | None, str]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mcp_server.datasets.features import FeatureNames
+from mcp_server.datasets.hub import HubData
 
 OPTIMIZERS = ("adam", "adamw", "muon", "sgd", "adafactor")
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -34,7 +35,7 @@ class LoraParameters(BaseModel):
         return given
 
 
-class TrainingOptions(FeatureNames):
+class TrainingOptions(FeatureNames, HubData):
     """The arguments of one LoRA, DoRA or full fine-tuning run."""
 
     model_config = ConfigDict(extra="forbid")
@@ -147,9 +148,6 @@ class TrainingOptions(FeatureNames):
     )
     recover_by_cutting: bool = Field(
         default=False, description="Let auto_recover halve max_seq_length too, when nothing else is left"
-    )
-    hf_dataset: dict[str, Any] | list[dict[str, Any]] | None = Field(
-        default=None, description="mlx-lm's hf_dataset: {path, train_split, valid_split, test_split, config, *_feature}"
     )
 
     @field_validator("model", "data")

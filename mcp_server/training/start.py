@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from pathlib import Path
 
 from pydantic import BaseModel, Field
 
 from mcp_server import settings
+from mcp_server.datasets import hub
 from mcp_server.datasets.folder import DataReport, check_for_training
 from mcp_server.errors import DataError, ModelError, PathError
 from mcp_server.jobs import hosts, service, store
@@ -26,7 +26,6 @@ from mcp_server.training.ranks import check_batch, world_of
 from mcp_server.training.request import Resolved, TrainingRequest, data_digest, resolve, resolve_length
 
 _DISK_MARGIN_BYTES = 200 * 10**6
-_HUB_DATA = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 class TrainingStarted(BaseModel):
@@ -131,11 +130,9 @@ def _check_model(options: TrainingOptions) -> TrainingOptions:
 
 def _check_data(options: TrainingOptions) -> tuple[TrainingOptions, DataReport | None]:
     """The options with the data's absolute path and what was found in it; None for data on the Hub, which the job loads."""
+    if hub.is_hub_data(options.data, options.hf_dataset):
+        return options.model_copy(update={"hf_dataset": hub.located(options.hf_dataset)}), None
     data = settings.resolve(options.data)
-    if options.hf_dataset is not None or (not data.exists() and _HUB_DATA.fullmatch(options.data)):
-        in_project = (settings.project() / options.data.split("/")[0]).is_dir()
-        if options.hf_dataset is not None or not in_project:
-            return options, None
     report = check_for_training(
         data,
         batch_size=options.batch_size,

@@ -18,11 +18,11 @@ import mlx.nn as nn
 import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten
-from mlx_lm.tuner.datasets import load_dataset
 from mlx_lm.tuner.utils import build_schedule, linear_to_lora_layers
 from mlx_lm.utils import get_total_parameters
 
-from mcp_server.errors import DataError, ModelError, PathError, UserError
+from mcp_server.datasets.hub import name_of
+from mcp_server.errors import ModelError, PathError, UserError
 from mcp_server.jobs import events, recovery
 from mcp_server.jobs.files import replace_atomic, write_atomic, write_json
 from mcp_server.platform import facts as machine
@@ -31,6 +31,7 @@ from mcp_server.training.config import as_yaml
 from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import checkpoints, job
 from mcp_server.workers.guard import guard
+from mcp_server.workers.hub import load_rows
 from mcp_server.workers.loading import load_model
 from mcp_server.workers.loop import TrainingLoop, cache_threshold
 from mcp_server.workers.losses import Loss
@@ -152,19 +153,11 @@ def load_data(
 
     ``max_seq_length``: in place of the options', after an out-of-memory.
     """
-    arguments = types.SimpleNamespace(**options.as_mlx_lm())
-    try:
-        train_rows, valid_rows, test_rows = load_dataset(arguments, tokenizer)
-    except ModuleNotFoundError as error:
-        raise DataError(
-            f"data {options.data!r} is no folder here, so it was looked for on the Hub, which needs the library "
-            f"{error.name!r}: `pip install datasets` beside mlx-lm, or give a folder"
-        ) from error
-    except (ValueError, KeyError, IndexError) as error:
-        raise DataError(f"the data in {options.data} can't be used: {type(error).__name__}: {error}") from error
+    train_rows, valid_rows, test_rows = load_rows(types.SimpleNamespace(**options.as_mlx_lm()), tokenizer)
+    named = name_of(options.data, options.hf_dataset)
 
     def rows(data: Any, name: str) -> TokenRows:
-        found = TokenRows(data, f"{options.data}/{name}.jsonl", options, tokenizer, max_seq_length)
+        found = TokenRows(data, f"{named}/{name}.jsonl", options, tokenizer, max_seq_length)
         found.on_row = progress(worker, found, name)
         return found
 
