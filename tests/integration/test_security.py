@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from mcp.client import Client
 
 from mcp_server.errors import ModelError
-from tests.helpers import call, end_of, refusal, training
+from tests.helpers import call, end_of, folder, refusal, training, wait_until
 from tests.tiny import make_tiny_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -46,7 +50,34 @@ async def test_tokens_of_the_environment_are_in_no_file_and_no_answer(
     answers += [measured, await call(client, "list_jobs"), await call(client, "get_metal_memory")]
     text = json.dumps(answers)
     assert [name for name, token in TOKENS.items() if token in text] == []
-    assert (home / "jobs" / started["job_id"] / "metrics.jsonl").stat().st_size > 0
+    for name in ("metrics.jsonl", "job.log", "spec.json", "outcome.json", "report.html"):
+        assert (home / "jobs" / started["job_id"] / name).stat().st_size > 0
+    assert files_with_tokens(home, project / "adapters") == []
+
+
+async def test_tokens_in_the_data_are_named_and_not_repeated(client: Client, project: Path, home: Path):
+    """Rows are quoted in findings, examples, samples and reports: never the token in them."""
+    for name in ("train", "test"):
+        with (project / "data" / f"{name}.jsonl").open("a") as file:
+            for key in ("HF_TOKEN", "OPENAI_API_KEY"):
+                turns = [{"role": "user", "content": f"My key is {TOKENS[key]}"}]
+                turns += [{"role": "assistant", "content": f"It is {TOKENS[key]}"}]
+                file.write(json.dumps({"messages": turns}) + "\n")
+    rows = len((project / "data" / "test.jsonl").read_text().splitlines())
+    inspected = await call(client, "inspect_dataset", data="data", model="model")
+    kinds = [finding["code"] for finding in inspected["findings"] if finding["code"].startswith("secret")]
+    assert len(kinds) >= 2
+    started = await call(client, "start_lora_training", **training(max_seq_length=256))
+    answers = [inspected, started, await end_of(client, started["job_id"])]
+    report = await call(
+        client, "run_benchmark", model="model", adapter_path="adapters/test", num_prompts=rows, num_samples=rows,
+        max_tokens=4, speed_trials=0, wait_seconds=120,
+    )  # fmt: skip
+    assert report["status"] == "completed", report
+    answers += [report, await call(client, "prepare_dataset", source="data", output="prepared")]
+    text = json.dumps(answers)
+    assert [name for name, token in TOKENS.items() if token in text] == []
+    assert (home / "jobs" / started["job_id"] / "report.html").exists()
     assert files_with_tokens(home, project / "adapters") == []
 
 
@@ -76,16 +107,128 @@ async def test_a_token_in_another_librarys_words_is_taken_out_of_log_and_verdict
     assert files_with_tokens(home) == []
 
 
-async def test_code_that_comes_with_a_model_is_not_run(client: Client, project: Path, tmp_path: Path):
-    """mlx-lm imports ``model_file`` of a config only when remote code is trusted, and nothing of ours ever trusts it."""
-    model = make_tiny_model(project / "stranger")
-    (model / "evil.py").write_text(f"open({str(tmp_path / 'was-here')!r}, 'w')\n")
-    config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"model_file": "evil.py"}))
-    started = await call(client, "start_lora_training", **training(model="stranger"))
+@pytest.fixture
+def trap(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trap:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))  # transformers copies a model's code there before it runs it
+    return Trap(project, tmp_path / "was-here")
+
+
+class Trap:
+    """Models whose own code leaves a file when it is imported."""
+
+    def __init__(self, project: Path, mark: Path) -> None:
+        self.project, self.mark = project, mark
+
+    def model(self, name: str, **config: Any) -> Path:
+        # With qwen2 transformers would have a tokenizer of its own, and not ask for the model's.
+        model = make_tiny_model(self.project / name, model_type="llama")
+        (model / "evil.py").write_text(
+            f"open({str(self.mark)!r}, 'w')\n"
+            "from transformers import PretrainedConfig, PreTrainedTokenizerFast\n"
+            "class Config(PretrainedConfig):\n    model_type = 'llama'\n"
+            "class Tokenizer(PreTrainedTokenizerFast):\n    pass\n"
+        )
+        _change(model / "config.json", config)
+        return model
+
+    def tokenizer(self, name: str) -> Path:
+        """``auto_map``, which transformers follows when remote code is trusted, in both configurations."""
+        code = {"AutoConfig": "evil.Config", "AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]}
+        model = self.model(name, auto_map=code)
+        _change(model / "tokenizer_config.json", {"auto_map": code, "tokenizer_class": "Tokenizer"})
+        return model
+
+    def sprung(self) -> bool:
+        return self.mark.exists()
+
+
+def _change(file: Path, values: dict[str, Any]) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def python(code: str, typed: str = "") -> str:
+    """What ``code`` says of its failure in the jobs' interpreter, ``typed`` on its standard input."""
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, input=typed, cwd=root, capture_output=True, text=True, check=False).stderr
+
+
+def test_the_trap_is_one(trap: Trap):
+    model = str(trap.tokenizer("stranger"))
+    python(f"import transformers; transformers.AutoTokenizer.from_pretrained({model!r}, trust_remote_code=True)")
+    assert trap.sprung()
+
+
+@pytest.mark.parametrize("load", ["load_model", "load_tokenizer_of"])
+def test_nobody_is_asked_whether_to_run_a_models_code(load: str, trap: Trap):
+    """transformers would ask on standard input, and take a y for a yes."""
+    model = str(trap.tokenizer("stranger"))
+    said = python(f"from mcp_server.workers.loading import {load}; {load}({model!r})", typed="y\n" * 9)
+    assert "Python code of its own, which is never run here" in said
+    assert not trap.sprung()
+
+
+DOORS: dict[str, dict[str, Any]] = {
+    "start_lora_training": training(),
+    "run_benchmark": {"data": "data"},
+    "convert_model": {"mlx_path": "out", "quantize": False},
+    "generate_text": {"prompt": "Hello"},
+    "fuse_adapter": {"adapter_path": "adapters/own", "save_path": "out"},
+    "inspect_dataset": {"data": "data"},
+    "prepare_dataset": {"source": "data", "output": "out"},
+    "plan_training": {"data": "data", "probe": True},
+}
+
+
+@pytest.mark.parametrize("kind", ["model_file", "auto_map"])
+async def test_code_that_comes_with_a_model_is_run_through_no_tool(
+    kind: str, client: Client, project: Path, home: Path, trap: Trap
+):
+    tools = (await client.list_tools()).tools
+    assert DOORS.keys() == {tool.name for tool in tools if "model" in tool.input_schema["properties"]}
+    make_tiny_model(project / "plain")
+    own = await call(client, "start_lora_training", **training(model="plain", adapter_path="adapters/own", iters=2))
+    assert (await end_of(client, own["job_id"]))["status"] == "completed"
+    trap.tokenizer("stranger") if kind == "auto_map" else trap.model("stranger", model_file="evil.py")
+    for tool, arguments in DOORS.items():
+        result = await client.call_tool(tool, arguments | {"model": "stranger"})
+        said = json.dumps(result.structured_content) + " ".join(getattr(part, "text", "") for part in result.content)
+        job_id = (result.structured_content or {}).get("job_id")
+        if job_id is not None:
+            said += json.dumps(await end_of(client, job_id))
+        assert not trap.sprung(), tool
+        # The tokenizer alone asks for no architecture; everything else must have tried the model, and have said why not.
+        if kind == "auto_map" or tool not in ("inspect_dataset", "prepare_dataset"):
+            assert "never run" in said or "trust_remote_code" in said, (tool, said)
+    assert not (project / "out" / "model.safetensors").exists()
+
+
+async def test_a_chat_template_can_not_leave_its_sandbox(client: Client, project: Path, tmp_path: Path):
+    model = make_tiny_model(project / "hostile")
+    reach = "cycler.__init__.__globals__.os.system('touch " + str(tmp_path / "was-here") + "')"
+    template = "{{ " + reach + " }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    (model / "chat_template.jinja").write_text(template)
+    _change(model / "tokenizer_config.json", {"chat_template": template})
+    started = await call(client, "start_lora_training", **training(model="hostile"))
     end = await end_of(client, started["job_id"])
-    assert end["status"] == "failed", end
+    assert end["status"] == "failed"
+    assert "unsafe" in end["why"] or "Security" in end["why"], end["why"]
     assert not (tmp_path / "was-here").exists()
+
+
+async def test_jobs_are_not_given_claude_codes_own_variables(
+    client: Client, project: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDECODE"):
+        monkeypatch.setenv(name, "private")
+    monkeypatch.setenv("HF_TOKEN", TOKENS["HF_TOKEN"])
+    started = await call(client, "start_lora_training", **training(iters=500))
+    state = wait_until(lambda: (found := folder(started["job_id"]).state()).worker and found, "the worker")
+    for identity in (state.runner, state.worker):
+        variables = psutil.Process(identity.pid).environ()
+        assert "private" not in variables.values()
+        assert variables["HF_TOKEN"] == TOKENS["HF_TOKEN"], "what is the user's own is kept"
+    await call(client, "stop_job", job_id=started["job_id"])
 
 
 async def test_pickled_weights_are_refused(client: Client, project: Path):
