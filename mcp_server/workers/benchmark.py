@@ -11,6 +11,7 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.generate import batch_generate
 
+from mcp_server.datasets.secrets import redact_value
 from mcp_server.errors import DataError, ModelError, UserError
 from mcp_server.evaluation import compare, metrics, report, words
 from mcp_server.evaluation.adapters import CONFIG
@@ -259,7 +260,7 @@ def _write_examples(bench: Bench, outcomes: list[Outcome]) -> str:
                 key: {name: float(values[index]) for name, values in outcome.scores.items()}
                 for key, outcome in zip(keys, outcomes, strict=True)
             }
-        lines.append(json.dumps(line, ensure_ascii=False))
+        lines.append(json.dumps(redact_value(line), ensure_ascii=False))
     file = bench.worker.folder.path / EXAMPLES
     try:
         write_atomic(file, ("\n".join(lines) + "\n").encode())

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, TextIO
 
-from mcp_server.datasets.secrets import redact
+from mcp_server.datasets.secrets import redact, redact_value
 from mcp_server.errors import UserError
 from mcp_server.jobs import world
 from mcp_server.jobs.events import EventWriter
@@ -123,7 +123,8 @@ def _end_of(task: Callable[[WorkerJob], dict[str, Any]], job: WorkerJob) -> Outc
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     try:
-        outcome = Outcome(status="completed", result=task(job))
+        # Results quote rows and answers, which may hold a secret.
+        outcome = Outcome(status="completed", result=redact_value(task(job)))
     except Stopped as stopped:
         outcome = Outcome(status=stopped.status, why=str(stopped))
     except UserError as error:
