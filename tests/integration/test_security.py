@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +216,38 @@ async def test_a_chat_template_can_not_leave_its_sandbox(client: Client, project
     assert end["status"] == "failed"
     assert "unsafe" in end["why"] or "Security" in end["why"], end["why"]
     assert not (tmp_path / "was-here").exists()
+
+
+def test_http_is_served_on_loopback_alone_and_to_its_own_name(project: Path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mcp_server", "--http", "--port", str(port)]
+    root = Path(__file__).resolve().parents[2]
+    server = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: _status(port, f"127.0.0.1:{port}") or None, "the server")
+        listening = psutil.Process(server.pid).net_connections("tcp")
+        assert {one.laddr.ip for one in listening} == {"127.0.0.1"}
+        assert _status(port, f"127.0.0.1:{port}") not in (403, 421)
+        assert _status(port, "evil.example") in (403, 421), "a foreign name that resolves to 127.0.0.1"
+        assert _status(port, f"127.0.0.1:{port}", origin="https://evil.example") in (403, 421)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _status(port: int, host: str, origin: str | None = None) -> int | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    try:
+        headers = {"Host": host, "Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+        headers |= {"Origin": origin} if origin else {}
+        connection.request("POST", "/mcp", json.dumps({"jsonrpc": "2.0", "id": 1, "method": "ping"}), headers)
+        return connection.getresponse().status
+    except OSError:
+        return None
+    finally:
+        connection.close()
 
 
 async def test_jobs_are_not_given_claude_codes_own_variables(
