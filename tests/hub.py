@@ -6,7 +6,7 @@ import hashlib
 import http.server
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -68,7 +68,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(files: dict[str, dict[str, bytes]]) -> Iterator[str]:
+def serve(files: dict[str, dict[str, bytes]]) -> Generator[str]:
     """The address of a Hub with ``files``: data set → file → content."""
     handler = type("Handler", (_Handler,), {"files": files})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)

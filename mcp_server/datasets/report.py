@@ -10,7 +10,7 @@ from mcp_server.datasets.hub import HubData
 from mcp_server.datasets.tokens import TokenReport
 
 
-class InspectRequest(FeatureNames, HubData):
+class InspectRequest(HubData, FeatureNames):
     """What to look at."""
 
     model_config = ConfigDict(extra="forbid")

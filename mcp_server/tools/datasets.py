@@ -27,15 +27,16 @@ async def inspect_dataset(request: InspectRequest, context: Context[Any, Any]) -
     batch_size, prompts that leave no room for the answer, and one row exactly as the model sees it with the trained part
     apart. Findings are grouped by kind: count, first lines, what to do.
 
-    It changes nothing and trains nothing. It reads .jsonl; for JSON, CSV, Parquet or text call prepare_dataset first, which also
-    writes a clean copy of faulty data. A million rows take a minute or two; give the same max_seq_length, batch_size,
-    mask_prompt or assistant_only_loss as start_lora_training will get."""
+    It changes nothing and trains nothing. It reads .jsonl and, as training does, data sets on the Hub (data="org/name", or
+    hf_dataset); for JSON, CSV, Parquet or text call prepare_dataset first, which also writes a clean copy of faulty data. A
+    million rows take a minute or two; give the same max_seq_length, batch_size, mask_prompt or assistant_only_loss as
+    start_lora_training will get."""
     return await _in_thread(lambda watch: inspect.inspect_dataset(request, watch), context)
 
 
 async def prepare_dataset(request: PrepareRequest, context: Context[Any, Any]) -> PrepareReport:
     """Write a new folder with train.jsonl, valid.jsonl and test.jsonl, as mlx-lm reads them, from JSONL, JSON, CSV, TSV, Parquet,
-    .txt or .md, a file or a folder of them.
+    .txt or .md, a file or a folder of them, or from a data set on the Hub.
 
     Knows OpenAI messages, ShareGPT conversations, Alpaca, prompt/response and like column names, plain text; for other names
     give mapping. Drops rows that can't be trained on, repeated rows and, where asked, rows of the wrong length, and says which,

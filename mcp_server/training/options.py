@@ -35,7 +35,7 @@ class LoraParameters(BaseModel):
         return given
 
 
-class TrainingOptions(FeatureNames, HubData):
+class TrainingOptions(HubData, FeatureNames):
     """The arguments of one LoRA, DoRA or full fine-tuning run."""
 
     model_config = ConfigDict(extra="forbid")

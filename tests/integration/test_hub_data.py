@@ -17,8 +17,11 @@ from tests.helpers import call, end_of, folder, refusal, training
 pytest.importorskip("datasets", reason="the extra `datasets` is not installed")
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
-TOOLS = {"inspect_dataset": {"data": "org/tone"}, "plan_training": {"data": "org/tone", "model": "model"}}
-TOOLS |= {"prepare_dataset": {"source": "org/tone", "output": "out"}}
+TOOLS = {
+    "inspect_dataset": {"data": "org/tone"},
+    "plan_training": {"data": "org/tone", "model": "model"},
+    "prepare_dataset": {"source": "org/tone", "output": "out"},
+}
 
 
 @pytest.fixture
