@@ -138,7 +138,9 @@ def create(spec: JobSpec) -> JobFolder:
     """Make the folder of a new job in state ``queued``. On failure nothing is left. Raises PathError when it can't be written."""
     path = jobs_folder() / spec.job_id
     try:
-        path.mkdir(parents=True)
+        settings.home().mkdir(mode=0o700, parents=True, exist_ok=True)
+        jobs_folder().mkdir(mode=0o700, exist_ok=True)  # logs and rows are not for this machine's other users
+        path.mkdir()
     except OSError as error:
         raise _unwritable(path, error) from error
     folder = JobFolder(path)

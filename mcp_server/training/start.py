@@ -50,6 +50,7 @@ class TrainingStarted(BaseModel):
 def start_training(request: TrainingRequest) -> TrainingStarted:
     """Check everything, then start the job. Raises a UserError naming the value and the remedy; nothing is left then."""
     backend = require_platform()
+    interpreter.require()  # before anything is made
     resolved = resolve(request)
     options = _check_model(resolved.options)
     options, report = _check_data(options)

@@ -14,6 +14,7 @@ import anyio
 import pytest
 from mcp.client import Client
 
+from mcp_server.platform import interpreter
 from tests.helpers import call, end_of, refusal, training
 
 pytestmark = pytest.mark.anyio
@@ -186,6 +187,16 @@ def locked_project(project: Path, home: Path) -> Path:
         if parent.stat().st_uid == os.geteuid() and str(parent).startswith("/tmp"):
             parent.chmod(parent.stat().st_mode | 0o055)
     return project
+
+
+async def test_a_start_without_mlx_lm_leaves_nothing(
+    client: Client, project: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(interpreter, "find", lambda: None)
+    before = snapshot(project)
+    assert "no Python with mlx-lm was found" in await refusal(client, "start_lora_training", **training())
+    assert snapshot(project) == before
+    assert not home.exists()
 
 
 @pytest.mark.usefixtures("locked_project", "not_root")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from mcp.client import Client
 
 from mcp_server.errors import ModelError
+from mcp_server.jobs import hosts
 from tests.helpers import call, end_of, folder, refusal, training, wait_until
 from tests.tiny import make_tiny_model
 
@@ -216,6 +219,42 @@ async def test_a_chat_template_can_not_leave_its_sandbox(client: Client, project
     assert end["status"] == "failed"
     assert "unsafe" in end["why"] or "Security" in end["why"], end["why"]
     assert not (tmp_path / "was-here").exists()
+
+
+async def test_other_users_of_the_machine_can_not_read_the_jobs(client: Client, project: Path, home: Path):
+    before = os.umask(0o022)
+    try:
+        started = await call(client, "start_lora_training", **training(iters=2))
+    finally:
+        os.umask(before)
+    assert (await end_of(client, started["job_id"]))["status"] == "completed"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (home, home / "jobs")] == [0o700, 0o700]
+
+
+def test_stdio_listens_on_nothing(project: Path):
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "mcp_server"]
+    server = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        assert server.stdin is not None and server.stdout is not None
+        server.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n')
+        server.stdin.flush()
+        assert json.loads(server.stdout.readline())["id"] == 1, "it serves by now"
+        assert psutil.Process(server.pid).net_connections("inet") == []
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def test_what_ssh_is_given_is_one_command_whatever_the_names_hold(tmp_path: Path):
+    """``ssh`` joins its words and hands them to a shell there."""
+    odd = [f"a b'c\"; touch {tmp_path}/ran", f"$(touch {tmp_path}/ran)", f"`touch {tmp_path}/ran`"]
+    code = "import json, os, sys; print(json.dumps([*sys.argv[1:], os.environ['ODD']]))"
+    *_, host, remote = hosts.ssh("mac.local", [sys.executable, "-c", code, *odd], {"ODD": odd[0]})
+    assert host == "mac.local"
+    said = subprocess.run(["sh", "-c", remote], capture_output=True, text=True, check=True).stdout
+    assert json.loads(said) == [*odd, odd[0]]
+    assert not (tmp_path / "ran").exists()
 
 
 def test_http_is_served_on_loopback_alone_and_to_its_own_name(project: Path):
