@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,6 +73,17 @@ def test_no_shell_no_pickle_no_upload_and_no_foreign_code():
 )  # fmt: skip
 def test_a_broken_promise_would_be_seen(line: str):
     assert len(found_in(line)) == 1
+
+
+def test_every_test_that_the_policy_names_exists():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert len(named) > 30
+    missing = [
+        f"{file}::{name}"
+        for file, name in named
+        if not re.search(rf"^(async )?def {name}\(", (ROOT / file).read_text(encoding="utf-8"), re.M)
+    ]
+    assert missing == []
 
 
 def test_the_yaml_loader_builds_plain_data_alone():
