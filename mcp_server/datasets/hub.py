@@ -98,9 +98,19 @@ class Source:
         self.name = name  # of data from the Hub
         self.left_out = left_out or {}
 
-    def said(self, text: str) -> str:
-        """``text`` with the data's name in place of a folder that will be gone when it is read."""
-        return text if self.name is None else text.replace(str(self.path), self.name)
+    def said(self, value: Any) -> Any:
+        """Plain data with the data set's name in place of a folder that will be gone when it is read."""
+        if self.name is None:
+            return value
+        if isinstance(value, str):
+            return value.replace(str(self.path), self.name)
+        if isinstance(value, list):
+            items: list[Any] = value
+            return [self.said(item) for item in items]
+        if isinstance(value, dict):
+            entries: dict[str, Any] = value
+            return {name: self.said(item) for name, item in entries.items()}
+        return value
 
     def warnings(self) -> list[str]:
         """What of the data set no training sees."""

@@ -30,7 +30,7 @@ def inspect_dataset(request: InspectRequest, watch: Watch) -> InspectReport:
     with hub.local(request.data, request.hf_dataset, watch) as source:
         report = _inspect(request, source.path, source.warnings(), watch)
         if source.name is not None:  # its files are named as training names them
-            report = InspectReport.model_validate_json(source.said(report.model_dump_json()))
+            report = InspectReport.model_validate(source.said(report.model_dump(mode="json")))
     report.seconds = round(time.monotonic() - started, 1)
     return report
 

@@ -185,6 +185,7 @@ DOORS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("kind", ["model_file", "auto_map"])
 async def test_code_that_comes_with_a_model_is_run_through_no_tool(
     kind: str, client: Client, project: Path, home: Path, trap: Trap
