@@ -30,6 +30,6 @@ async def prepare_environment(request: PrepareEnvironment, context: Context[Any,
 
 
 TOOLS = [
-    make_tool(plan_training, title="Plan training", read_only=False, idempotent=True),
+    make_tool(plan_training, title="Plan training", read_only=False, idempotent=True, open_world=True),
     make_tool(prepare_environment, title="Prepare environment", read_only=False, idempotent=True, open_world=True),
 ]
