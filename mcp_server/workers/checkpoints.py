@@ -112,6 +112,24 @@ def save_best(parent: Path, step: int, val_loss: float, model: nn.Module, config
     return folder
 
 
+def carry_best(source: Path, parent: Path, step: int) -> None:
+    """Copy the best weights, those of ``step``, from the checkpoints of the run that goes on, unless they are in ``parent``.
+
+    A run killed after a later best has them no more; going on exactly, it comes to that best again.
+    """
+    found, target = source / f"best-{step:07d}", parent / f"best-{step:07d}"
+    if not (found / POSITION).exists() or target.exists():
+        return
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
+    try:
+        shutil.copytree(found, temporary, dirs_exist_ok=True)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
 def best(parent: Path) -> Path | None:
     """The folder of the lowest validation loss."""
     found = sorted(parent.glob(f"best-*/{POSITION}"))

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from mcp_server.jobs.death import describe_death
+from mcp_server import launch
+from mcp_server.jobs import service, store
+from mcp_server.jobs.death import describe_death, was_out_of_memory
 from mcp_server.jobs.events import EventWriter, read_since
 from mcp_server.jobs.recovery import next_rung, read
 from mcp_server.jobs.runner import StallWatch
 from mcp_server.jobs.store import JobFolder, JobSpec
 from mcp_server.training.options import TrainingOptions
+from tests.helpers import wait_until
 
 
 def write_reports(metrics: Path, ages: list[float]) -> None:
@@ -81,6 +87,53 @@ def test_deaths_are_told_apart(
     outcome = describe_death(JobFolder(tmp_path), code, stopped, out_of_memory)
     assert (outcome.status, outcome.cause) == (status, cause)
     assert outcome.why
+
+
+@pytest.mark.parametrize(("share", "out_of_memory"), [(0.01, True), (0.5, False), (None, False)])
+def test_where_the_system_counts_no_kills_the_last_telemetry_tells_a_want_of_memory(
+    tmp_path: Path, share: float | None, out_of_memory: bool
+):
+    folder = JobFolder(tmp_path)
+    events = EventWriter(folder.metrics)
+    total = psutil.virtual_memory().total
+    for part in (0.3, share):
+        if part is not None and share is not None:
+            events.write("memory", step=1, available_bytes=int(part * total))
+    assert was_out_of_memory(folder, kills_before=None) is out_of_memory
+
+
+# Stands for an interpreter whose worker always runs out of memory: "stubborn" only when it is asked to stop.
+SHORT_OF_MEMORY = """#!/bin/sh
+echo started >> "$4/starts"
+end() {
+    echo '{"status": "failed", "why": "out of memory", "cause": "out-of-memory"}' > "$4/outcome.json"
+    exit 1
+}
+trap 'end "$@"' TERM
+[ -e "$4/stubborn" ] || end "$@"
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize(("stopped", "starts"), [(False, 3), (True, 1)])
+def test_after_an_out_of_memory_it_is_tried_again_unless_a_stop_was_asked_for(
+    tmp_path: Path, stopped: bool, starts: int
+):
+    python = tmp_path / "python"
+    python.write_text(SHORT_OF_MEMORY, encoding="utf-8")
+    python.chmod(0o755)
+    folder = store.create(spec(2).model_copy(update={"python": str(python)}))
+    if stopped:
+        (folder.path / "stubborn").touch()
+    subprocess.run(launch.command(sys.executable, "mcp_server.jobs.runner", str(folder.path)), check=True)
+    begun = folder.path / "starts"
+    wait_until(begun.exists, "the worker")
+    if stopped:
+        service.ask_to_stop(folder, "stop")
+    state = wait_until(lambda: (found := service.reconcile(folder)).finished and found, "the end")
+    assert state.status == "failed"
+    assert len(begun.read_text(encoding="utf-8").splitlines()) == starts
+    assert len(read(folder).rungs) == starts - 1
 
 
 def test_last_words_about_memory_are_understood(tmp_path: Path):
