@@ -91,11 +91,16 @@ def _sync(file: Path) -> None:
 
 
 def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Put a checkpoint back into ``model`` and ``optimizer``; its position record."""
+    """Put a checkpoint back into ``model`` and ``optimizer``; its position record.
+
+    The optimizer keeps its own learning rate, which is the checkpoint's unless another was asked for.
+    """
     model.load_weights(str(folder / WEIGHTS), strict=False)
     arrays = mx.load(str(folder / OPTIMIZER))
     assert isinstance(arrays, dict)
+    rate = optimizer.learning_rate
     optimizer.state = tree_unflatten(list(arrays.items()))
+    optimizer.state["learning_rate"] = rate
     mx.eval(model.parameters(), optimizer.state)
     return json.loads((folder / POSITION).read_text(encoding="utf-8"))
 

@@ -16,9 +16,10 @@ from mcp_server.conversion.options import ConvertOptions
 from mcp_server.conversion.report import summarize_fusion
 from mcp_server.conversion.source import AWQ_TYPES, check_convertible, converted_bytes
 from mcp_server.conversion.text import GENERAL_TEXT, find_text
-from mcp_server.errors import DataError, ModelError
+from mcp_server.errors import DataError, ModelError, PathError
 from mcp_server.jobs import service
 from mcp_server.models import folder as models
+from mcp_server.workers.publish import publish
 from tests.tiny import make_tiny_model
 
 LEARN: dict[str, Any] = {"model": "m", "calibration_data": "data"}
@@ -173,6 +174,23 @@ def test_effect_that_is_left_is_told_from_noise():
     other = change([mx.zeros((1, 2))], [mx.log(mx.array([[0.25, 0.75]]))])
     assert other.kl == pytest.approx(0.1438, abs=1e-4)
     assert other.max_difference == pytest.approx(1.386, abs=1e-3)
+
+
+@pytest.mark.parametrize("there", ["an empty folder", "a folder", "a file"])
+def test_what_came_into_being_while_a_model_was_made_is_left_alone(there: str, tmp_path: Path):
+    scratch, target = tmp_path / ".model.partial", tmp_path / "model"
+    scratch.mkdir()
+    (scratch / "model.safetensors").write_bytes(b"ours")
+    if there == "a file":
+        target.write_bytes(b"theirs")
+    else:
+        target.mkdir()
+    if there == "a folder":
+        (target / "theirs").touch()
+    with pytest.raises(PathError, match="came into being"):
+        publish(scratch, target, "mlx_path")
+    assert not (target / "model.safetensors").exists()
+    assert (scratch / "model.safetensors").exists()
 
 
 def test_words_of_a_fusion_name_loss_and_remedy():

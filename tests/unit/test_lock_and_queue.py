@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from mcp_server.jobs import lock, queue
-from mcp_server.jobs.files import write_json
 from mcp_server.jobs.process import ProcessIdentity
 
 HOLD = "import sys\nfrom mcp_server.jobs import lock\nfd = lock.acquire(sys.argv[1])\nprint(fd, flush=True)\nsys.stdin.read()"
@@ -80,42 +79,6 @@ def test_place_in_line_is_kept_for_a_runner_that_is_about_to_lock_it(home: Path)
     assert queue.waiting() == []
     assert young.exists()
     assert not old.exists()
-
-
-SPAWN = """
-import subprocess, sys
-from mcp_server.workers import job
-
-def task(worker):
-    child = subprocess.Popen(["sleep", "30"], close_fds=False)
-    print(child.pid, flush=True)
-    return {}
-
-job.run(task)
-"""
-
-
-def test_program_that_a_worker_starts_does_not_hold_the_lock(lock_file: str, tmp_path: Path):
-    """A compiler or a tokenizer's pool that outlives the worker must not keep the machine from the next job."""
-    descriptor = lock.acquire(lock_file)
-    assert descriptor is not None
-    spec = {"job_id": "train-x", "kind": "train", "created": 0, "project": "/", "python": "p", "options": {}}
-    write_json(tmp_path / "spec.json", spec)
-    worker = subprocess.run(
-        [sys.executable, "-c", SPAWN, str(tmp_path)],
-        env=os.environ | {"MLX_TRAINING_LOCK_FD": str(descriptor)},
-        pass_fds=(descriptor,),
-        stdout=(output := tmp_path / "out").open("wb"),
-        check=True,
-    )
-    assert worker.returncode == 0
-    child = ProcessIdentity.of(int(output.read_text(encoding="utf-8")))
-    os.close(descriptor)
-    try:
-        assert child.alive()
-        assert lock.read_holder(lock_file) is None
-    finally:
-        child.send(signal.SIGKILL)
 
 
 def test_process_identity_tells_a_process_from_its_successors():
