@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from mcp_server.conversion.gguf import check_gguf
 from mcp_server.conversion.options import ConvertOptions
 from mcp_server.conversion.report import summarize_fusion
-from mcp_server.conversion.source import AWQ_TYPES, check_convertible, converted_bytes
+from mcp_server.conversion.source import AWQ_TYPES, check_convertible, converted_bytes, fused_bytes
 from mcp_server.conversion.text import GENERAL_TEXT, find_text
 from mcp_server.errors import DataError, ModelError, PathError
 from mcp_server.jobs import service
@@ -96,6 +96,14 @@ def test_size_is_foretold_from_above_and_not_by_much(given: dict[str, Any], tmp_
     actual = models.size_bytes(tmp_path / "out")
     header = 20_000  # names and shapes, which a tiny model has as many of as a larger one
     assert actual - header <= converted_bytes(source, options) <= 1.35 * actual
+
+
+def test_model_and_gguf_need_room_side_by_side(tmp_path: Path):
+    model = make_tiny_model(tmp_path / "m")
+    weights = models.size_bytes(model)
+    alone = fused_bytes(model, dequantize=False, gguf=False)
+    assert weights * 0.9 < alone < weights * 1.1
+    assert fused_bytes(model, dequantize=False, gguf=True) == 2 * alone
 
 
 def test_size_of_a_dequantized_model_is_that_of_its_floats(tmp_path: Path):
