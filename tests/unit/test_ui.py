@@ -99,7 +99,9 @@ def test_foreign_host_names_are_refused(site: Site):
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_only_reading_is_known(site: Site, method: str):
-    assert site.get("/", method=method)[0] == 405
+    status, _, headers = site.get("/", method=method)
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+    assert "content-security-policy" in headers, "it is refused before any page is asked"
 
 
 def test_no_path_leads_out_of_the_jobs(site: Site, home: Path):
