@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from mcp_server import launch
+from mcp_server.errors import JobError
 from mcp_server.jobs import service, store
 from mcp_server.jobs.death import describe_death, was_out_of_memory
 from mcp_server.jobs.events import EventWriter, read_since
@@ -100,6 +102,22 @@ def test_where_the_system_counts_no_kills_the_last_telemetry_tells_a_want_of_mem
         if part is not None and share is not None:
             events.write("memory", step=1, available_bytes=int(part * total))
     assert was_out_of_memory(folder, kills_before=None) is out_of_memory
+
+
+def test_start_whose_runner_does_not_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with pytest.raises(JobError, match="could not be started"):
+        service.start(
+            "train",
+            TrainingOptions(model="m", data="d"),
+            job_id="train-x",
+            python=Path("python"),
+            scratch=scratch,
+        )
+    assert list(store.all_folders()) == []
+    assert not scratch.exists()
 
 
 # Stands for an interpreter whose worker always runs out of memory: "stubborn" only when it is asked to stop.
