@@ -120,6 +120,20 @@ def test_start_whose_runner_does_not_start_leaves_nothing(tmp_path: Path, monkey
     assert not scratch.exists()
 
 
+def test_worker_is_not_given_the_keys_of_claude_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An interpreter that writes down what it is told; libraries of the worker may send their environment anywhere."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nenv > "$4/environment.part"\nmv "$4/environment.part" "$4/environment"\n')
+    python.chmod(0o755)
+    for name in ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDECODE", "HF_TOKEN"):
+        monkeypatch.setenv(name, "of the test")
+    folder = service.start("train", TrainingOptions(model="m", data="d"), job_id="train-x", python=python)
+    told = wait_until(lambda: (file := folder.path / "environment").exists() and file.read_text(), "the worker")
+    names = {line.partition("=")[0] for line in told.splitlines() if line.endswith("=of the test")}
+    assert names == {"HF_TOKEN"}, "the Hub's is for the worker"
+    wait_until(lambda: service.reconcile(folder).finished, "the end")
+
+
 # Stands for an interpreter whose worker always runs out of memory: "stubborn" only when it is asked to stop.
 SHORT_OF_MEMORY = """#!/bin/sh
 echo started >> "$4/starts"
