@@ -5,7 +5,7 @@ UV := $(or $(shell command -v uv 2>/dev/null),.uv/bin/uv)
 RUN := $(UV) run --no-sync
 export PATH := $(CURDIR)/.uv/bin:$(PATH)
 
-.PHONY: demo test check format setup bench kills chaos e2e gate audit clean
+.PHONY: demo test check format setup bench kills chaos e2e gate mutate audit clean
 
 demo: setup  ## the whole main job, offline, on an embedded tiny model
 	$(RUN) mlx-training demo
@@ -35,6 +35,9 @@ e2e: setup  ## every end-to-end test with both versions of the client, training 
 gate: setup  ## the gate's long suites: labels checked by really running the cases, 100,000 generated commands
 	$(RUN) pytest -m slow tests/guard
 	$(RUN) python tests/guard/fuzz.py --count 100000 --seed 2026
+
+mutate: setup  ## each mistake of tests/mutations.yaml made alone: does a test notice? (about half an hour)
+	$(RUN) python scripts/mutate.py
 
 audit: setup  ## known vulnerabilities in the pinned dependencies
 	$(RUN) python scripts/audit.py

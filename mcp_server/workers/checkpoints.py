@@ -91,11 +91,16 @@ def _sync(file: Path) -> None:
 
 
 def load(folder: Path, model: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """Put a checkpoint back into ``model`` and ``optimizer``; its position record."""
+    """Put a checkpoint back into ``model`` and ``optimizer``; its position record.
+
+    The optimizer keeps its own learning rate, which is the checkpoint's unless another was asked for.
+    """
     model.load_weights(str(folder / WEIGHTS), strict=False)
     arrays = mx.load(str(folder / OPTIMIZER))
     assert isinstance(arrays, dict)
+    rate = optimizer.learning_rate
     optimizer.state = tree_unflatten(list(arrays.items()))
+    optimizer.state["learning_rate"] = rate
     mx.eval(model.parameters(), optimizer.state)
     return json.loads((folder / POSITION).read_text(encoding="utf-8"))
 
@@ -110,6 +115,24 @@ def save_best(parent: Path, step: int, val_loss: float, model: nn.Module, config
         if older != folder:
             shutil.rmtree(older, ignore_errors=True)
     return folder
+
+
+def carry_best(source: Path, parent: Path, step: int) -> None:
+    """Copy the best weights, those of ``step``, from the checkpoints of the run that goes on, unless they are in ``parent``.
+
+    A run killed after a later best has them no more; going on exactly, it comes to that best again.
+    """
+    found, target = source / f"best-{step:07d}", parent / f"best-{step:07d}"
+    if not (found / POSITION).exists() or target.exists():
+        return
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
+    try:
+        shutil.copytree(found, temporary, dirs_exist_ok=True)
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def best(parent: Path) -> Path | None:

@@ -128,6 +128,9 @@ class TrainingLoop(TrainingCallback):
             setattr(self, name, position[name])
         self._validations_without_gain = position["validations_without_gain"]
         self._skipped = skipped_updates(self._optimizer)
+        step = self.best_val_step
+        if step is not None and self._ranks.leads:
+            self._guard(lambda: checkpoints.carry_best(checkpoint.parent, self._parent, step))
         self._events.write("resume", step=self.step, total=self._options.iters, checkpoint=str(checkpoint))
 
     def run(self) -> None:

@@ -52,6 +52,23 @@ def test_an_exception_refuses_what_names_something_protected_and_is_silent_other
     assert decision(run_in(hooks, bash("rm -rf somewhere", tree), tree)) == "allow"
 
 
+def test_a_call_that_takes_too_long_or_needs_too_wide_a_search_refuses(tree: Tree, tmp_path: Path) -> None:
+    """Claude Code lets a call pass when its hook does not answer in time."""
+    hooks = copy_of_hooks(tmp_path / "slow")
+    gate = hooks / "guard/gate.py"
+    gate.write_text(gate.read_text().replace("DEADLINE_SECONDS = 4", "DEADLINE_SECONDS = 1"))
+    (hooks / "guard/effects/walker.py").write_text("import time\ntime.sleep(20)\n")
+    done = run_in(hooks, bash("rm -rf adapters", tree), tree)
+    assert decision(done) == "deny"
+    assert "longer than 1 s" in reason(done)
+    hooks = copy_of_hooks(tmp_path / "wide")
+    protected = hooks / "guard/protected.py"
+    protected.write_text(protected.read_text().replace("MAX_LOOKED = 16_000", "MAX_LOOKED = 4"))
+    done = run_in(hooks, bash("rm -rf adapters", tree), tree)
+    assert decision(done) == "deny"
+    assert "too many folders" in reason(done)
+
+
 @pytest.mark.parametrize("broken", ["guard/gate.py", "guard/prefilter.py"])
 def test_a_module_that_can_not_be_imported_refuses_too(tree: Tree, tmp_path: Path, broken: str) -> None:
     hooks = copy_of_hooks(tmp_path)

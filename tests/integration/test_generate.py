@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from mcp.client import Client
+from tokenizers import Tokenizer
 
 from tests.helpers import call, refusal, training
 from tests.integration.test_convert import failure
@@ -82,8 +83,13 @@ async def test_bad_requests_are_named(client: Client, project: Path):
     assert "no chat template" in answer["result"]["notes"][0]
     text = await failure(client, "generate_text", model="plain", prompt=PROMPT, system="Be brief.")
     assert "raw=true" in text
-    text = await failure(client, "generate_text", model="model", prompt="lamp " * 2000)
-    assert "model's context" in text
+    prompt = "lamp " * 40
+    full = len(Tokenizer.from_file(str(project / "model/tokenizer.json")).encode(prompt).ids)
+    narrow = shutil.copytree(project / "model", project / "narrow")
+    config = json.loads((narrow / "config.json").read_text())
+    (narrow / "config.json").write_text(json.dumps(config | {"max_position_embeddings": full}))
+    text = await failure(client, "generate_text", model="narrow", prompt=prompt, raw=True)
+    assert f"has {full} tokens and the model's context {full}" in text, "there is no room for an answer"
 
 
 async def test_adapter_of_another_model_and_a_diverged_one_are_named(client: Client, project: Path):

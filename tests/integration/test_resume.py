@@ -12,6 +12,7 @@ from mcp.client import Client
 
 from mcp_server.errors import ArgumentError, JobError, PathError
 from mcp_server.jobs import service
+from mcp_server.jobs.events import read_since
 from mcp_server.training.request import TrainingRequest, resolve
 from mcp_server.training.start import start_training
 from tests import exactness
@@ -36,7 +37,7 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
 
 
 def test_pause_and_continue_equals_the_uninterrupted_run(project: Path):
-    chosen = options("lora", "adamw", steps_per_report=1)
+    chosen = options("lora", "adamw", steps_per_report=1, grad_accumulation_steps=6)
     whole = run(**chosen, adapter_path="adapters/whole")
     finish(whole)
     paused = run(**chosen, adapter_path="adapters/paused")
@@ -44,6 +45,8 @@ def test_pause_and_continue_equals_the_uninterrupted_run(project: Path):
         assert not paused.state().finished
     service.ask_to_stop(paused, "pause")
     assert finish(paused) == "paused"
+    last = paused.last_checkpoint()
+    assert last is not None and int(last.name) % 6 == 0, "half an update can't be saved, so it is not stopped there"
     assert not (project / "adapters/paused/adapters.safetensors").exists(), "a paused run has no adapter yet"
     last = run(resume=paused.job_id)
     assert finish(last) == "completed", last.state().why
@@ -80,6 +83,29 @@ def test_more_iterations_may_be_added_to_a_finished_run(project: Path):
     whole = run(**chosen | {"iters": 16}, adapter_path="adapters/whole")
     finish(whole)
     assert weights(longer) == weights(whole)
+
+
+def test_best_weights_and_the_patience_of_a_run_outlive_its_resume(project: Path):
+    """A rate too small to gain anything, then one that ruins the weights: the best is that of the first run."""
+    chosen = options(
+        "lora", "adam", lr_schedule=None, warmup=0, iters=12, learning_rate=1e-9, save_every=3, steps_per_eval=4,
+        val_batches=-1, early_stopping_patience=4, early_stopping_threshold=0.01,
+    )  # fmt: skip
+    first = run(**chosen, adapter_path="adapters/first")
+    assert finish(first) == "completed", first.state().why
+    saved = [event["step"] for event in read_since(first.metrics, 0).events if event["type"] == "checkpoint"]
+    assert saved == [4, 6, 10, 12], "every third step, at the end of the update that it falls into"
+    assert sorted(path.name for path in first.checkpoints.glob("0*")) == ["0000006", "0000010", "0000012"]
+    again = run(resume=first.job_id, iters=40, learning_rate=0.3)
+    assert finish(again) == "completed", again.state().why
+    outcomes = [outcome.result or {} for job in (first, again) if (outcome := job.outcome())]
+    rates = [event["learning_rate"] for event in read_since(again.metrics, 0).events if event["type"] == "train"]
+    assert rates[0] == pytest.approx(1e-9) and rates[-1] == pytest.approx(0.3)
+    assert [result["steps"] for result in outcomes] == [12, 19], "two validations without gain before, two after"
+    assert outcomes[1]["stopped_early"]
+    assert outcomes[1]["best_val_step"] == outcomes[1]["weights_of_step"] == outcomes[0]["best_val_step"]
+    best = next(first.checkpoints.glob("best-*/adapters.safetensors"))
+    assert weights(again) == best.read_bytes()
 
 
 def test_resume_from_a_checkpoint_folder_that_was_moved(project: Path, tmp_path: Path):

@@ -145,6 +145,30 @@ def test_order_goes_on_exactly_from_any_position(taken: int):
     assert len(told) == taken
 
 
+@pytest.mark.parametrize("taken", [0, 1, 9, 10, 14])
+def test_stocks_order_goes_on_exactly_though_validation_draws_between(taken: int):
+    """An epoch has ten batches; both draw from numpy's global generator."""
+
+    def told(order: StockOrder, start: int, end: int) -> list[Batch]:
+        found: list[Batch] = []
+        for number, batch in enumerate(islice(order.batches(), end - start), start):
+            found.append([int(order.rows.tokens(piece)[0]) for piece in batch])
+            if number % 4 == 3:
+                np.random.permutation(5)
+        return found
+
+    np.random.seed(3)
+    whole = told(StockOrder(rows_of([20] * 40, stock=True), 4), 0, 35)
+    np.random.seed(3)
+    begun = StockOrder(rows_of([20] * 40, stock=True), 4)
+    assert told(begun, 0, taken) == whole[:taken]
+    position = begun.position()
+    np.random.seed(99)  # another process
+    again = StockOrder(rows_of([20] * 40, stock=True), 4)
+    again.restore(position)
+    assert told(again, taken, 35) == whole[taken:]
+
+
 def row_number(lengths: list[int], piece: int, whole: list[Batch]) -> int:
     """The token that the row of ``piece`` of the uninterrupted order is made of."""
     rows = rows_of(lengths, max_seq_length=2048)

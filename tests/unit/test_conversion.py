@@ -14,11 +14,12 @@ from pydantic import ValidationError
 from mcp_server.conversion.gguf import check_gguf
 from mcp_server.conversion.options import ConvertOptions
 from mcp_server.conversion.report import summarize_fusion
-from mcp_server.conversion.source import AWQ_TYPES, check_convertible, converted_bytes
+from mcp_server.conversion.source import AWQ_TYPES, check_convertible, converted_bytes, fused_bytes
 from mcp_server.conversion.text import GENERAL_TEXT, find_text
-from mcp_server.errors import DataError, ModelError
+from mcp_server.errors import DataError, ModelError, PathError
 from mcp_server.jobs import service
 from mcp_server.models import folder as models
+from mcp_server.workers.publish import publish
 from tests.tiny import make_tiny_model
 
 LEARN: dict[str, Any] = {"model": "m", "calibration_data": "data"}
@@ -97,6 +98,14 @@ def test_size_is_foretold_from_above_and_not_by_much(given: dict[str, Any], tmp_
     assert actual - header <= converted_bytes(source, options) <= 1.35 * actual
 
 
+def test_model_and_gguf_need_room_side_by_side(tmp_path: Path):
+    model = make_tiny_model(tmp_path / "m")
+    weights = models.size_bytes(model)
+    alone = fused_bytes(model, dequantize=False, gguf=False)
+    assert weights * 0.9 < alone < weights * 1.1
+    assert fused_bytes(model, dequantize=False, gguf=True) == 2 * alone
+
+
 def test_size_of_a_dequantized_model_is_that_of_its_floats(tmp_path: Path):
     source = make_tiny_model(tmp_path / "q4", quantize_bits=4, hidden=128)
     whole = make_tiny_model(tmp_path / "whole", hidden=128)
@@ -173,6 +182,23 @@ def test_effect_that_is_left_is_told_from_noise():
     other = change([mx.zeros((1, 2))], [mx.log(mx.array([[0.25, 0.75]]))])
     assert other.kl == pytest.approx(0.1438, abs=1e-4)
     assert other.max_difference == pytest.approx(1.386, abs=1e-3)
+
+
+@pytest.mark.parametrize("there", ["an empty folder", "a folder", "a file"])
+def test_what_came_into_being_while_a_model_was_made_is_left_alone(there: str, tmp_path: Path):
+    scratch, target = tmp_path / ".model.partial", tmp_path / "model"
+    scratch.mkdir()
+    (scratch / "model.safetensors").write_bytes(b"ours")
+    if there == "a file":
+        target.write_bytes(b"theirs")
+    else:
+        target.mkdir()
+    if there == "a folder":
+        (target / "theirs").touch()
+    with pytest.raises(PathError, match="came into being"):
+        publish(scratch, target, "mlx_path")
+    assert not (target / "model.safetensors").exists()
+    assert (scratch / "model.safetensors").exists()
 
 
 def test_words_of_a_fusion_name_loss_and_remedy():

@@ -18,6 +18,16 @@ def test_write_replaces_the_whole_file(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_reader_of_the_old_file_goes_on_reading_the_old_file(tmp_path: Path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": "x" * 1000})
+    before = path.read_text(encoding="utf-8")
+    with path.open(encoding="utf-8") as reader:
+        begun = reader.read(1)
+        write_json(path, {"a": 1})
+        assert begun + reader.read() == before
+
+
 def test_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     path = tmp_path / "a.json"
     write_json(path, {"kept": True})

@@ -194,6 +194,22 @@ def test_compiled_with_grad_checkpoint_and_averaged_gradients(checkpointed: bool
         np.testing.assert_allclose(np.array(ours), np.array(theirs), rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+def test_gradient_is_that_of_what_the_loss_is_multiplied_by():
+    """Ranks weigh their losses by their tokens, inside the step."""
+    model = make("qwen2")
+
+    def weighed(loss: Any) -> Any:
+        def of(model: Any, *given: mx.array) -> tuple[mx.array, mx.array]:
+            value, count = loss(model, *given)
+            return value * 0.25, count
+
+        return of
+
+    apart, turned = compare(model, weighed(FusedLoss(model, 50)), weighed(masked_loss), *batch())
+    assert apart < 1e-5
+    assert turned < 1e-4
+
+
 def test_logits_of_a_whole_batch_never_exist():
     config = tiny_config(vocab=32_000)
     module: Any = importlib.import_module("mlx_lm.models.qwen2")
@@ -274,6 +290,21 @@ class _OddHead(nn.Module):
 def test_head_that_mixes_tokens_is_found_out():
     model = _OddHead(make("qwen2"))
     loss, why = choose_loss(model, options(), batch())
+    assert loss is masked_loss
+    assert why.startswith("off: on the first batch its loss differs from stock's by")
+
+
+class _TurnedHead(_OddHead):
+    """A head whose value is a token's own, and whose gradient is not: it reaches the tokens before."""
+
+    def __call__(self, tokens: mx.array, cache: Any = None) -> mx.array:
+        hidden = self.model(tokens, cache)
+        others = mx.cumsum(hidden, axis=1)
+        return self.model.embed_tokens.as_linear(hidden + (others - mx.stop_gradient(others)))
+
+
+def test_head_whose_gradient_alone_mixes_tokens_is_found_out():
+    loss, why = choose_loss(_TurnedHead(make("qwen2")), options(), batch())
     assert loss is masked_loss
     assert why.startswith("off: on the first batch its loss differs from stock's by")
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,17 @@ def test_line_is_first_come_first_served_and_forgets_the_dead(home: Path):
     assert mine.ahead() == []
     mine.leave()
     assert queue.waiting() == []
+
+
+def test_place_in_line_is_kept_for_a_runner_that_is_about_to_lock_it(home: Path):
+    """Between making its ticket and locking it, a runner looks like one that was killed; a minute tells them apart."""
+    queue.folder().mkdir(parents=True)
+    young, old = (queue.folder() / f"{time.time_ns() - age * 10**9:020d}.job" for age in (1, 61))
+    young.touch()
+    old.touch()
+    assert queue.waiting() == []
+    assert young.exists()
+    assert not old.exists()
 
 
 def test_process_identity_tells_a_process_from_its_successors():

@@ -77,6 +77,7 @@ def test_native_mac_is_apple_silicon(tmp_path: Path, monkeypatch: pytest.MonkeyP
     collected = facts.collect()
     assert collected["chip"] == "Apple M3 Max"
     assert facts.backend(collected) == ("apple-silicon", [])
+    assert facts.backend(collected | {"macos": "14.0"}) == ("apple-silicon", []), "the oldest that mlx is built for"
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{"])

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
-from mcp_server.jobs.death import describe_death
+from mcp_server import launch
+from mcp_server.errors import JobError
+from mcp_server.jobs import service, store
+from mcp_server.jobs.death import describe_death, was_out_of_memory
 from mcp_server.jobs.events import EventWriter, read_since
 from mcp_server.jobs.recovery import next_rung, read
 from mcp_server.jobs.runner import StallWatch
 from mcp_server.jobs.store import JobFolder, JobSpec
 from mcp_server.training.options import TrainingOptions
+from tests.helpers import wait_until
 
 
 def write_reports(metrics: Path, ages: list[float]) -> None:
@@ -81,6 +89,83 @@ def test_deaths_are_told_apart(
     outcome = describe_death(JobFolder(tmp_path), code, stopped, out_of_memory)
     assert (outcome.status, outcome.cause) == (status, cause)
     assert outcome.why
+
+
+@pytest.mark.parametrize(("share", "out_of_memory"), [(0.01, True), (0.5, False), (None, False)])
+def test_where_the_system_counts_no_kills_the_last_telemetry_tells_a_want_of_memory(
+    tmp_path: Path, share: float | None, out_of_memory: bool
+):
+    folder = JobFolder(tmp_path)
+    events = EventWriter(folder.metrics)
+    total = psutil.virtual_memory().total
+    for part in (0.3, share):
+        if part is not None and share is not None:
+            events.write("memory", step=1, available_bytes=int(part * total))
+    assert was_out_of_memory(folder, kills_before=None) is out_of_memory
+
+
+def test_start_whose_runner_does_not_start_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    with pytest.raises(JobError, match="could not be started"):
+        service.start(
+            "train",
+            TrainingOptions(model="m", data="d"),
+            job_id="train-x",
+            python=Path("python"),
+            scratch=scratch,
+        )
+    assert list(store.all_folders()) == []
+    assert not scratch.exists()
+
+
+def test_worker_is_not_given_the_keys_of_claude_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """An interpreter that writes down what it is told; libraries of the worker may send their environment anywhere."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nenv > "$4/environment.part"\nmv "$4/environment.part" "$4/environment"\n')
+    python.chmod(0o755)
+    for name in ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDECODE", "HF_TOKEN"):
+        monkeypatch.setenv(name, "of the test")
+    folder = service.start("train", TrainingOptions(model="m", data="d"), job_id="train-x", python=python)
+    told = wait_until(lambda: (file := folder.path / "environment").exists() and file.read_text(), "the worker")
+    names = {line.partition("=")[0] for line in told.splitlines() if line.endswith("=of the test")}
+    assert names == {"HF_TOKEN"}, "the Hub's is for the worker"
+    wait_until(lambda: service.reconcile(folder).finished, "the end")
+
+
+# Stands for an interpreter whose worker always runs out of memory: "stubborn" only when it is asked to stop.
+SHORT_OF_MEMORY = """#!/bin/sh
+echo started >> "$4/starts"
+end() {
+    echo '{"status": "failed", "why": "out of memory", "cause": "out-of-memory"}' > "$4/outcome.json"
+    exit 1
+}
+trap 'end "$@"' TERM
+[ -e "$4/stubborn" ] || end "$@"
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize(("stopped", "starts"), [(False, 3), (True, 1)])
+def test_after_an_out_of_memory_it_is_tried_again_unless_a_stop_was_asked_for(
+    tmp_path: Path, stopped: bool, starts: int
+):
+    python = tmp_path / "python"
+    python.write_text(SHORT_OF_MEMORY, encoding="utf-8")
+    python.chmod(0o755)
+    folder = store.create(spec(2).model_copy(update={"python": str(python)}))
+    if stopped:
+        (folder.path / "stubborn").touch()
+    subprocess.run(launch.command(sys.executable, "mcp_server.jobs.runner", str(folder.path)), check=True)
+    begun = folder.path / "starts"
+    wait_until(begun.exists, "the worker")
+    if stopped:
+        service.ask_to_stop(folder, "stop")
+    state = wait_until(lambda: (found := service.reconcile(folder)).finished and found, "the end")
+    assert state.status == "failed"
+    assert len(begun.read_text(encoding="utf-8").splitlines()) == starts
+    assert len(read(folder).rungs) == starts - 1
 
 
 def test_last_words_about_memory_are_understood(tmp_path: Path):

@@ -68,6 +68,16 @@ def test_named_schedule_equals_its_formula(name: str, warmup: float, accumulatio
     assert rates(resolved) == pytest.approx(expected, rel=2e-5, abs=1e-9)
 
 
+def test_warmup_of_one_is_an_iteration_and_not_the_whole_run():
+    form = named("linear", rate=RATE, iters=ITERS, warmup=1, accumulation=1)
+    assert form is not None and form["warmup"] == 1
+
+
+def test_phases_are_counted_in_iterations_however_many_make_an_update():
+    options = TrainingOptions(model="m", data="d", lr_schedule="4:2e-5,4:1e-5,4:2e-6", grad_accumulation_steps=2)
+    assert rates(resolve_length(options, rows=100)) == pytest.approx([2e-5] * 2 + [1e-5] * 2 + [2e-6] * 2, rel=1e-6)
+
+
 def test_phases_give_each_iteration_its_rate():
     options = TrainingOptions(model="m", data="d", lr_schedule="4:2e-5,4:1e-5,2:2e-6")
     resolved = resolve_length(options, rows=100)

@@ -33,11 +33,13 @@ class Site:
     port: int
 
     def get(
-        self, path: str, *, method: str = "GET", host: str | None = None, token: str = TOKEN
+        self, path: str, *, method: str = "GET", host: str | None = None, token: str = TOKEN, **headers: str
     ) -> tuple[int, str, dict[str, str]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         connection.putrequest(method, f"/{token}{path}", skip_host=True)
         connection.putheader("Host", host or f"127.0.0.1:{self.port}")
+        for name, value in headers.items():
+            connection.putheader(name, value)
         connection.endheaders()
         answer = connection.getresponse()
         text = answer.read().decode()
@@ -91,12 +93,15 @@ def test_nothing_is_said_without_the_token(site: Site, token: str):
 def test_foreign_host_names_are_refused(site: Site):
     for host in ("evil.example", f"evil.example:{site.port}", "127.0.0.1", f"127.0.0.1:{site.port}.evil", "[::1]:80"):
         assert site.get("/", host=host)[0] == 421, host
+        assert site.get("/", HOST=host)[0] in (400, 421), f"{host} beside our own"
     assert site.get("/", host=f"localhost:{site.port}")[0] == 200
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_only_reading_is_known(site: Site, method: str):
-    assert site.get("/", method=method)[0] == 405
+    status, _, headers = site.get("/", method=method)
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+    assert "content-security-policy" in headers, "it is refused before any page is asked"
 
 
 def test_no_path_leads_out_of_the_jobs(site: Site, home: Path):

@@ -16,6 +16,7 @@ from mcp_server.jobs.world import Host, World, without_engine
 from mcp_server.models.shape import from_config
 from mcp_server.planning import budget as budgets
 from mcp_server.planning import memory
+from mcp_server.planning.before_start import StartCheck
 from mcp_server.planning.budget import Budget
 from mcp_server.planning.check import Expectation
 from mcp_server.planning.coefficients import coefficients
@@ -117,6 +118,8 @@ def test_each_rank_holds_the_model_and_the_activations_of_its_own_rows():
     there = Expectation(shape, options(batch_size=8), 512, machine.of_rank(apart))
     assert here.parts == there.parts == alone
     assert (here.budget.limit, there.budget.limit) == (10**10, 2 * 10**10), "ranks of one machine share it"
+    assert (here.budget.free, there.budget.free) == (5 * 10**9, 10**10)
+    assert StartCheck(here, [], processes=2).needs_bytes == 2 * here.peak, "all ranks of this machine begin at once"
     lengths = RowLengths.model_validate(
         {"rows": 500, "valid_rows": 10, "test_rows": 0, "format": "chat", "counted_by": "the model's tokenizer"}
         | {"longest": 512, "p50": 512, "p90": 512, "p99": 512, "mean": 512.0}

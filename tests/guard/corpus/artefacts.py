@@ -41,6 +41,7 @@ DENY = [
     "> adapters/my-lora/adapters.safetensors",
     ": > adapters/my-lora/adapters.safetensors",
     "echo broken > adapters/my-lora/adapters.safetensors",
+    "echo broken >| adapters/my-lora/adapters.safetensors",
     "truncate -s 0 adapters/my-lora/adapters.safetensors",
     "dd if=/dev/zero of=adapters/my-lora/adapters.safetensors bs=1k count=1",
     "cp /dev/null adapters/my-lora/adapters.safetensors",

@@ -94,6 +94,7 @@ DENY = [
     "env rm -rf adapters",
     "env -i PATH=/bin:/usr/bin rm -rf adapters",
     "env -S 'rm -rf adapters'",
+    "env -u LANG rm -rf adapters",
     "FOO=bar rm -rf adapters",
     "nohup rm -rf adapters",
     "timeout 5 rm -rf adapters",

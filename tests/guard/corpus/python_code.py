@@ -2,6 +2,7 @@
 
 DENY = [
     "python3 -c \"import shutil; shutil.rmtree('adapters')\"",
+    "python3 -Bc \"import shutil; shutil.rmtree('adapters')\"",
     "python3 -c 'import os; os.remove(\"adapters/my-lora/adapters.safetensors\")'",
     "python3 -c 'from shutil import rmtree as r; r(\"adapters\")'",
     "python3 -c 'import os as o; o.unlink(\"data/train.jsonl\")'",

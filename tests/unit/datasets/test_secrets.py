@@ -44,6 +44,13 @@ def test_each_kind_is_found_and_removed(kind: str, context: str, secret: str):
     assert redact(text) == f"before\n{context}[{kind} removed]\nafter"
 
 
+def test_of_many_secrets_in_a_text_nothing_is_left():
+    """Of all kinds, and in an order other than the one they are looked for in."""
+    shuffled = random.Random(0).sample(CASES, len(CASES))
+    text = "".join(f"{context}{secret} and " for _, context, secret in shuffled)
+    assert redact(text) == "".join(f"{context}[{kind} removed] and " for kind, context, _ in shuffled)
+
+
 @pytest.mark.parametrize(("kind", "context", "secret"), CASES)
 def test_a_secret_in_a_row_is_named_with_its_line_and_never_shown(
     write: Write, inspect: Inspect, kind: str, context: str, secret: str

@@ -64,9 +64,9 @@ def test_equal_models_have_an_interval_of_nothing():
 
 
 def test_too_few_rows_allow_no_interval():
-    few = FEWEST_ROWS - 1
-    assert loss_interval(np.full(few, -5.0), np.full(few, 9.0), seed=0) is None
-    assert loss_interval(np.arange(-5.0, 1.0), np.full(6, 9.0), seed=0) is not None
+    rows = np.arange(-5.0, FEWEST_ROWS - 5.0)
+    assert loss_interval(rows, np.full(FEWEST_ROWS, 9.0), seed=0) is not None
+    assert loss_interval(rows[:-1], np.full(FEWEST_ROWS - 1, 9.0), seed=0) is None
 
 
 def test_rows_that_are_all_alike_allow_no_interval():

@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
 
+import psutil
 import pytest
 
 from mcp_server.demo import BASE
 from mcp_server.errors import DataError
+from mcp_server.jobs import lock
+from mcp_server.jobs.process import ProcessIdentity
+from mcp_server.jobs.store import JobState
 from mcp_server.models.shape import from_config
 from mcp_server.planning import budget as budgets
 from mcp_server.planning import recipe, rows, time
-from mcp_server.planning.budget import Budget
+from mcp_server.planning.budget import TIGHT, Budget
 from mcp_server.planning.check import Expectation, judge
-from mcp_server.planning.ladder import shrink, smallest_harm
+from mcp_server.planning.ladder import fits, shrink, smallest_harm
 from mcp_server.planning.rows import RowLengths
 from mcp_server.platform import memory as machine_memory
 from mcp_server.training.options import TrainingOptions
 from tests import shapes
+from tests.recorded import make_job
 
 SHAPE = from_config(shapes.CONFIGS["llama-3.2-1b"])
 
@@ -112,11 +121,27 @@ def test_ladder_gives_up_what_harms_least_first():
 
 
 def test_smaller_batches_keep_the_update_and_the_rows_seen():
-    found = shrink(expected(8.0), lengths())
+    whole = expected(400, stock=True).peak / 1e9
+    found = shrink(expected(0.3 * whole, stock=True), lengths())
     assert found is not None
     options = found.expected.options
+    assert options.batch_size < 4
     assert options.batch_size * options.grad_accumulation_steps == 4
     assert options.batch_size * options.iters == 400
+
+
+def test_plan_fits_even_if_the_estimate_errs_as_far_as_it_has_been_seen_to():
+    """Just below 85 % of the limit, but for a model that was never measured the error may be larger than the rest."""
+    wanted = expected(400)
+    wanted.error = 0.5
+    wanted.budget = budget(wanted.peak / 1e9 / 0.84)
+    assert wanted.peak < TIGHT * wanted.budget.limit
+    assert wanted.high > wanted.budget.limit
+    assert not fits(wanted) and fits(wanted, tight=True)
+    wanted.error = 0.1
+    assert fits(wanted)
+    wanted.budget = budget(wanted.peak / 1e9 / 0.86)
+    assert not fits(wanted)
 
 
 def test_ladder_says_when_nothing_fits():
@@ -195,6 +220,31 @@ def test_limit_of_a_mac(
     found = budgets.read("apple-silicon")
     assert found.limit == limit_gib * 2**30
     assert source in found.limit_from
+
+
+def test_memory_of_our_own_running_job_will_be_free_when_the_next_ones_turn_comes(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    facts = {"system": "Linux", "memory_bytes": 64 * 10**9, "available_bytes": 10**9}
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
+    monkeypatch.setenv("MLX_TRAINING_FACTS", str(tmp_path / "facts.json"))
+    assert budgets.read("linux-cpu").free == 10**9
+    job = make_job(status="working")
+    worker = subprocess.Popen([sys.executable, "-c", "print(flush=True); input()"], stdin=PIPE, stdout=PIPE)
+    assert worker.stdout is not None
+    worker.stdout.readline()
+    job.write_state(JobState(status="working", worker=ProcessIdentity.of(worker.pid)))
+    descriptor = lock.acquire(str(home / "gpu.lock"))
+    assert descriptor is not None
+    try:
+        lock.write_holder(descriptor, {"job_id": job.job_id, "pid": worker.pid})
+        own = psutil.Process(worker.pid).memory_info().rss
+        assert budgets.read("linux-cpu").free == pytest.approx(10**9 + own, abs=own / 2)
+    finally:
+        os.close(descriptor)
+        worker.kill()
+        worker.wait()
+    assert budgets.read("linux-cpu").free == 10**9
 
 
 def memory_events(held: list[int]) -> list[dict[str, Any]]:

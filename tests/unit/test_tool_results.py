@@ -1,0 +1,25 @@
+"""What a tool's answer is made of on its way to the model."""
+
+from __future__ import annotations
+
+import pytest
+from mcp.client import Client
+
+from tests.recorded import make_job
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_fields_that_are_null_are_left_out_of_both_forms(client: Client):
+    make_job()
+    result = await client.call_tool("list_jobs", {})
+    assert result.structured_content is not None
+    (view,) = result.structured_content["jobs"]
+    assert "why" not in view and None not in view.values()
+    assert "null" not in getattr(result.content[0], "text", "null")
+
+
+async def test_an_error_in_words_is_those_words_and_no_more(client: Client):
+    result = await client.call_tool("stop_job", {"job_id": "train-none"})
+    assert result.is_error
+    assert getattr(result.content[0], "text", "").startswith("there is no job 'train-none'")
