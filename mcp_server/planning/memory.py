@@ -15,15 +15,25 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
               + k_rank·T·4·r·(number of adapted layers)
               + k_dropout·T·Σ inputs·(4 if b = 2 else b)    with dropout
               + k_dora·T·b·Σ outputs + k_dora_weight·b·Σ inputs·outputs (quantized)     with DoRA
+    ahead     = T·b·(k_ahead_mlp·I + k_ahead_hidden·H + k_ahead_attention·heads·L)     times k_back_wide when b = 2
+                arrays of ended or coming operations, held beside the logits; without grad_checkpoint and the fused loss
     backward  = T·b·(k_back_attention·heads·L + k_back_mlp·I + k_back_hidden·H)   while one block is gone through
                 times k_back_wide when b = 2
               + k_recompute·block                                                 with grad_checkpoint
     loss      = k_logits·T·V·b + k_logits32·T·V·4 (when b = 2) + k_softcap·T·V·b (when logits are capped)
-                or, with the fused loss in chunks of C tokens (``training/measures.py``),
-                C·V·b·(k_fused + k_softcap when capped) + k_fused32·C·V·4 (when b = 2) + k_fused_hidden·T·H·b
+              + ahead, or with grad_checkpoint k_gc_loss·block: the last block is computed again while the logits are there
+                or, with the fused loss in chunks of C tokens (``training/measures.py``), n of them in flight,
+                n·C·V·b·(k_fused + k_softcap when capped) + n·k_fused32·C·V·4 (when b = 2) + k_fused_hidden·T·H·b
     kept      = N·block, or with grad_checkpoint only each block's input: N·k_boundary·T·H·b
     peak      = resident + max(kept + loss, kept + backward, k_update·trained bytes)
                 of which kept, loss and backward times k_scale (1 on the CPU)
+
+**Ahead**: MLX's CPU back end allocates an operation's output when it queues it, and frees its inputs when it has run; it
+queues up to about a hundred steps (ten tasks of ``DISPATCHES_PER_TASK`` = 10: ``mlx/backend/cpu/encoder.h``) before it
+waits. So the arrays of some fifty operations around the peak are there at once, dead or not: at the loss those of the last
+block's backward pass (mostly its MLP's), however few blocks are trained, and two or three chunks of the fused loss. With
+``mx.set_memory_limit(1)``, which makes it wait for each, the same steps need 20 to 40 % less and the k of ``block`` come out
+near whole numbers: those are what is really saved.
 
 Sources: what mlx_lm 0.32.2's ``tuner/trainer.py``, ``tuner/lora.py``, ``tuner/dora.py`` and ``models/*.py`` keep for the
 backward pass (read), and the grid of ``benchmarks/memory_grid.py`` (measured).
@@ -118,12 +128,13 @@ def estimate(
     loss = _loss(shape, options, rows, k, chunk)
     if options.grad_checkpoint:
         kept = count * k.boundary * rows * shape.hidden * b
-        loss += (
-            0 if fuses(shape, options) else k.gc_loss * block
-        )  # the fused loss is done before a block is gone through
+        beside = k.gc_loss * block
         backward += k.recompute * block
     else:
         kept = count * block
+        beside = _ahead(shape, options, tokens, k)
+    if not fuses(shape, options):  # the fused loss is done before a block is gone through
+        loss += beside
     # A back end that was not measured as a whole is the CPU's, times one measured factor.
     scale = k.scale_gc if options.grad_checkpoint else k.scale
     kept, loss, backward = kept * scale, loss * scale, backward * scale
@@ -145,9 +156,19 @@ def _loss(shape: ModelShape, options: TrainingOptions, rows: int, k: Coefficient
     if not fuses(shape, options):
         logits = rows * shape.vocabulary
         return logits * b * (k.logits + k.softcap * shape.softcap) + (logits * 4 * k.logits32 if b == 2 else 0)
-    logits = min(chunk or measures.chunk_tokens(shape.vocabulary), rows) * shape.vocabulary
+    size = min(chunk or measures.chunk_tokens(shape.vocabulary), rows)
+    logits = _chunks_in_flight(-(-rows // size), checkpointed=options.grad_checkpoint) * size * shape.vocabulary
     held = logits * b * (k.fused + k.softcap * shape.softcap) + (logits * 4 * k.fused32 if b == 2 else 0)
     return held + k.fused_hidden * rows * shape.hidden * b
+
+
+def _chunks_in_flight(chunks: int, *, checkpointed: bool) -> int:
+    """How many chunks of the fused loss are allocated at once ("ahead" above).
+
+    Measured: one batch of 512 tokens in 1 to 16 chunks. The peak grows by a chunk's arrays up to the third chunk; with
+    grad_checkpoint the third is there from five chunks on.
+    """
+    return min(chunks, 2 if checkpointed and chunks < 5 else 3)
 
 
 def fuses(shape: ModelShape, options: TrainingOptions) -> bool:
@@ -159,15 +180,29 @@ def fuses(shape: ModelShape, options: TrainingOptions) -> bool:
 
 def _backward(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:
     """What the backward pass of one block holds beside the saved activations, bytes."""
-    b, batch = shape.act_bytes, options.batch_size
+    return _passing(shape, options, tokens, k, mlp=k.back_mlp, hidden=k.back_hidden, attention=k.back_attention)
+
+
+def _ahead(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:
+    """What is held beside the logits of a block's passes that have ended or are queued, bytes."""
+    return _passing(shape, options, tokens, k, mlp=k.ahead_mlp, hidden=k.ahead_hidden, attention=k.ahead_attention)
+
+
+def _passing(
+    shape: ModelShape,
+    options: TrainingOptions,
+    tokens: int,
+    k: Coefficients,
+    *,
+    mlp: float,
+    hidden: float,
+    attention: float,
+) -> float:
+    """So many arrays as wide as the MLP, the hidden states and the attention scores of one block, bytes."""
+    width = shape.act_bytes * (k.back_wide if shape.act_bytes == 2 else 1)
     widest = shape.mlp + shape.active_experts * shape.expert_mlp
-    return (
-        b
-        * (k.back_wide if b == 2 else 1)
-        * batch
-        * tokens
-        * (k.back_attention * shape.heads * tokens + k.back_mlp * widest + k.back_hidden * shape.hidden)
-    )
+    values = mlp * widest + hidden * shape.hidden + attention * shape.heads * tokens
+    return width * options.batch_size * tokens * values
 
 
 def _block(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:
