@@ -143,6 +143,25 @@ def _gate(found: dict[str, Any]) -> list[Row]:
     return [(name.replace("_", " "), str(value), "") for name, value in found.items() if isinstance(value, int | float)]
 
 
+_MEMORY_PARTS = {
+    "blind": "drawn and measured when all was fixed",
+    "not_built_on": "all that nothing was fitted to",
+    "all": "all",
+}
+
+
+def _memory(found: dict[str, Any]) -> list[Row]:
+    return [
+        (
+            f"{of['configurations']} configurations, {name}: median error, worst, furthest under",
+            f"{of['median_error']:.1%}, {of['worst_error']:.1%}, {of['furthest_under']:+.1%}",
+            "8 %, 20 %, −10 %",
+        )
+        for part, name in _MEMORY_PARTS.items()
+        if (of := found["parts"].get(part))
+    ]
+
+
 def _measures(found: dict[str, Any]) -> list[Row]:
     rows: list[Row] = []
     for workload, configurations in found["workloads"].items():
@@ -188,6 +207,11 @@ MEASUREMENTS: dict[str, Measurement] = {
     "peers": Measurement("Training beside its peers", ["benchmarks/peers.py"], _peers),
     "exactness": Measurement("Killed and resumed against uninterrupted", ["benchmarks/exactness.py"], _exact),
     "planner": Measurement("A probe's word against the run", ["benchmarks/planner.py", "--steps", "250"], _planner),
+    "memory": Measurement(
+        "Estimated against measured peak memory, MLX's CPU back end",
+        ["benchmarks/memory_fit.py", "summary", "benchmarks/memory_grid.linux-cpu.json"],
+        _memory,
+    ),
     "hook_latency": Measurement(
         "The gate, whole process", ["benchmarks/hook_latency.py", "--launcher", "--json"], _hooks
     ),

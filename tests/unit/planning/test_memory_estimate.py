@@ -43,8 +43,9 @@ def errors(grid: str) -> dict[str, list[float]]:
     return found
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("part", ["held_out", "later"])
+@pytest.mark.parametrize(
+    ("grid", "part"), [(g, p) for g in GRIDS for p in ("held_out", "later")] + [(GRIDS[0], "blind")]
+)
 def test_estimate_meets_configurations_it_was_not_fitted_to(grid: str, part: str):
     found = errors(grid)[part]
     assert statistics.median(map(abs, found)) <= 0.08
@@ -52,10 +53,39 @@ def test_estimate_meets_configurations_it_was_not_fitted_to(grid: str, part: str
     assert min(found) >= -0.10, "an estimate that is too low freezes a desk"
 
 
-def test_half_of_the_grid_was_held_out():
-    found = errors("linux-cpu")
-    assert len(found["held_out"]) >= 40
-    assert len(found["held_out"]) >= len(found["fitted"])
+def test_half_of_the_grid_was_not_built_on():
+    numbers = {part: len(found) for part, found in errors("linux-cpu").items()}
+    built_on = sum(numbers[part] for part in ("fitted", "fused_fitted", "drawn"))
+    assert numbers["blind"] >= 24
+    assert sum(numbers.values()) - built_on >= built_on
+
+
+def test_few_trained_layers_are_not_taken_for_small():
+    """What MLX holds ahead is there with one trained layer as with four: peaks measured, qwen2-wide, 32 bits, 3 x 288."""
+    record = json.loads((BENCHMARKS / "memory_grid.linux-cpu.json").read_text())
+    model = record["models"]["qwen2-wide 32"]
+    tensors = {name: {"dtype": dtype, "shape": size} for name, (dtype, size) in model["header"].items()}
+    shape, k = from_headers(model["config"], tensors), coefficients("linux-cpu", compiled=True)
+    for layers, measured in ((1, 135.3e6), (2, 174.7e6), (3, 206.4e6), (4, 252.6e6)):
+        peak = memory.estimate(shape, options(batch_size=3, num_layers=layers), 288, k).peak
+        assert peak == pytest.approx(measured, rel=0.10), layers
+
+
+def test_fused_loss_holds_up_to_three_chunks_at_once():
+    """One batch of 512 tokens in chunks, qwen2-vocab, 32 bits, 3 layers: peaks measured."""
+    record = json.loads((BENCHMARKS / "memory_grid.linux-cpu.json").read_text())
+    model = record["models"]["qwen2-vocab 32"]
+    tensors = {name: {"dtype": dtype, "shape": size} for name, (dtype, size) in model["header"].items()}
+    shape, k = from_headers(model["config"], tensors), coefficients("linux-cpu", compiled=True)
+    measured = {
+        True: {32: 105.6e6, 64: 172.0e6, 103: 237.4e6, 128: 229.0e6, 256: 414.2e6, 512: 382.1e6},
+        False: {32: 139.0e6, 64: 205.6e6, 103: 286.6e6, 128: 338.7e6, 256: 444.9e6, 512: 405.7e6},
+    }
+    for checkpointed, peaks in measured.items():
+        chosen = options(batch_size=1, num_layers=3, fused_loss=True, grad_checkpoint=checkpointed)
+        for chunk, bytes_ in peaks.items():
+            peak = memory.estimate(shape, chosen, 512, k, chunk).peak
+            assert -0.10 <= peak / bytes_ - 1 <= 0.20, (checkpointed, chunk)
 
 
 @pytest.mark.parametrize(
