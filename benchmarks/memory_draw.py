@@ -17,6 +17,7 @@ Row = tuple[str, str, int, int, int, dict[str, Any]]
 _TYPES = ("qwen2", "llama", "qwen3", "phi3", "gemma2", "gemma3_text", "cohere", "mixtral", "qwen3_moe")
 _OWN_HEAD_DIM = ("llama", "qwen3", "gemma2", "gemma3_text", "qwen3_moe")  # elsewhere hidden_size / heads
 _ALWAYS_TIED, _NEVER_TIED = ("gemma2", "gemma3_text", "cohere"), ("phi3", "mixtral", "qwen3_moe")
+_SHORT = ((1, 96), (1, 128), (1, 160), (1, 192), (2, 64), (2, 96))  # batch and tokens of 16-bit rows
 _MORE: dict[str, Config] = {
     "gemma2": {"query_pre_attn_scalar": 64},
     "gemma3_text": {"query_pre_attn_scalar": 64, "sliding_window": 128, "sliding_window_pattern": 6},
@@ -24,8 +25,8 @@ _MORE: dict[str, Config] = {
 }
 
 
-def draw(seed: int, count: int) -> tuple[dict[str, Config], list[Row]]:
-    """``count`` new shapes by name, and one row for each."""
+def draw(seed: int, count: int, size: float = 1.0) -> tuple[dict[str, Config], list[Row]]:
+    """``count`` new shapes by name, and one row for each; ``size``: share of the largest batches' tokens and logits."""
     choose = random.Random(seed)
     shapes: dict[str, Config] = {}
     rows: list[Row] = []
@@ -33,7 +34,7 @@ def draw(seed: int, count: int) -> tuple[dict[str, Config], list[Row]]:
         config = _shape(choose)
         name = f"{config['model_type']}-{seed}-{number}"
         shapes[name] = config
-        rows.append(_row(choose, name, config))
+        rows.append(_row(choose, name, config, size))
     return shapes, rows
 
 
@@ -79,15 +80,18 @@ def _experts(choose: random.Random, kind: str) -> Config:
     }
 
 
-def _row(choose: random.Random, name: str, config: Config) -> Row:
+def _row(choose: random.Random, name: str, config: Config, size: float) -> Row:
     experts = "num_experts_per_tok" in config
     kind = choose.choice(("32", "32", "4+32", "4+32") if experts else ("32", "32", "4+32", "16", "4+16"))
+    logits = 3e7 * size / config["vocab_size"]
     if kind.endswith("32"):
         batch, tokens = choose.randint(1, 4), 32 * choose.randint(4, 18)
-        while batch * tokens > 1536 or batch * tokens * config["vocab_size"] > 3e7:
+        while batch * tokens > min(1536 * size, logits):
             batch, tokens = choose.randint(1, 4), 32 * choose.randint(2, 18)
     else:
-        batch, tokens = choose.choice(((1, 96), (1, 128), (1, 160), (1, 192), (2, 64), (2, 96)))
+        batch, tokens = choose.choice(_SHORT)
+        while batch * tokens > logits:
+            batch, tokens = choose.choice(_SHORT)
     more: dict[str, Any] = {}
     style = choose.random()
     if style < 0.2 and not experts:

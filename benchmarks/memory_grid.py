@@ -284,10 +284,13 @@ FUSED_HELD_OUT: list[Row] = [
 ]
 
 
-# Drawn when formula and coefficients were committed, every row with a shape of its own; nothing was changed by its errors.
-BLIND_SEED = 4112026
-_DRAWN_SHAPES, BLIND = memory_draw.draw(BLIND_SEED, 32)
-SHAPES |= _DRAWN_SHAPES
+# Every row of a draw has a shape of its own. The second draw was committed with formula and coefficients and then measured:
+# gemma3 with the fused loss was missed (-17.7 % and -13.0 %), which led to norms being counted; now it is fitted to. Those
+# not measured by then were left out. The third was committed before it was measured, and nothing was changed by its errors.
+DRAWN_AGAIN_SEED, BLIND_SEED = 4112026, 23112026
+_SHAPES_AGAIN, DRAWN_AGAIN = memory_draw.draw(DRAWN_AGAIN_SEED, 32)
+_BLIND_SHAPES, BLIND = memory_draw.draw(BLIND_SEED, 32, size=0.3)
+SHAPES |= _SHAPES_AGAIN | _BLIND_SHAPES
 
 
 def _name(row: Row) -> str:
@@ -303,7 +306,7 @@ def _name(row: Row) -> str:
 
 def specs() -> list[dict[str, Any]]:
     """Every configuration, with the part it plays."""
-    parts = {"fitted": FITTED, "held_out": HELD_OUT, "later": LATER, "drawn": DRAWN}
+    parts = {"fitted": FITTED, "held_out": HELD_OUT, "later": LATER, "drawn": DRAWN, "drawn_again": DRAWN_AGAIN}
     parts |= {"fused_fitted": FUSED_FITTED, "fused_held_out": FUSED_HELD_OUT, "blind": BLIND}
     return [_spec(row, part) for part, rows in parts.items() for row in rows]
 

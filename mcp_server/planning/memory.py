@@ -50,6 +50,7 @@ from mcp_server.training.options import TrainingOptions
 
 # Copies of the trained weights that an optimizer keeps (mlx.optimizers 0.32: read). Adafactor keeps one row and one column.
 _STATES = {"adam": 2.0, "adamw": 2.0, "muon": 1.0, "sgd": 0.0, "adafactor": 0.05}
+_PACKED = ("qkv_proj", "gate_up_proj")
 PAD = 32  # mlx-lm pads a batch to a multiple of this, plus one token
 
 
@@ -188,6 +189,16 @@ def _ahead(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coeffici
     return _passing(shape, options, tokens, k, mlp=k.ahead_mlp, hidden=k.ahead_hidden, attention=k.ahead_attention)
 
 
+def _normed(shape: ModelShape) -> float:
+    """Numbers a token that one of a block's norms sees, of the two that a block usually has."""
+    return shape.norms / 2 * shape.hidden + (shape.query + shape.key) / 2 * shape.head_norms
+
+
+def _packed(shape: ModelShape) -> int:
+    """Outputs of the layers that compute several projections at once (phi3's), whose parts are cut out and put together."""
+    return sum(module.outputs for module in shape.modules if module.name.endswith(_PACKED))
+
+
 def _passing(
     shape: ModelShape,
     options: TrainingOptions,
@@ -201,7 +212,7 @@ def _passing(
     """So many arrays as wide as the MLP, the hidden states and the attention scores of one block, bytes."""
     width = shape.act_bytes * (k.back_wide if shape.act_bytes == 2 else 1)
     widest = shape.mlp + shape.active_experts * shape.expert_mlp
-    values = mlp * widest + hidden * shape.hidden + attention * shape.heads * tokens
+    values = k.packed * _packed(shape) + mlp * widest + hidden * _normed(shape) + attention * shape.heads * tokens
     return width * options.batch_size * tokens * values
 
 
@@ -210,6 +221,7 @@ def _block(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coeffici
     b, batch = shape.act_bytes, options.batch_size
     rows = batch * tokens
     saved = rows * b * (k.hidden * shape.hidden + k.query * shape.query + k.key * shape.key + k.mlp * shape.mlp)
+    saved += rows * b * 2 * k.norm * (_normed(shape) - shape.hidden)
     saved += rows * b * shape.active_experts * (k.expert_hidden * shape.hidden + k.expert_mlp * shape.expert_mlp)
     saved += (k.attention + k.score_cap * shape.score_cap) * batch * shape.heads * tokens * tokens * b
     if b == 2:
