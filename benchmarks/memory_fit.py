@@ -9,8 +9,8 @@ towards ``START`` because shapes of real models are alike, and underestimates we
 is JSON on stdout.
 
 ``KEPT`` is what a block saves, and drawn to strongly: it was fitted to 31 32-bit configurations (26 of them fitted here too)
-measured with ``mx.set_memory_limit(1)``, which keeps MLX from queueing ahead (median error 1.1 %, worst 9 %). The rest of ``START`` is what reading
-the code and those runs suggest.
+measured with ``mx.set_memory_limit(1)``, which keeps MLX from queueing ahead (median error 1.1 %, worst 9 %). The rest of
+``START`` is what reading the code and those runs suggest.
 """
 
 from __future__ import annotations

@@ -5,7 +5,9 @@ I = intermediate_size, V = vocabulary, b = bytes of an activation, N = trained l
 kept for the backward pass), r = rank. Every k is a coefficient of ``coefficients.py``:
 
     resident  = weights + adapter + optimizer state (Adam: two copies of what is trained)
+    normed    = norms/2·H + (Q + K)/2 with norms of queries and keys    what one of a block's norms sees: H in most models
     block     = T·b·(k_hidden·H + k_query·Q + k_key·K + k_mlp·I)                  a dense block's saved activations
+              + T·b·2·k_norm·(normed - H)            every norm beyond the usual two keeps its input (gemma2, gemma3, qwen3)
               + T·b·A·(k_expert_hidden·H + k_expert_mlp·I_expert)                 A active experts a token
               + k_attention·B·heads·L²·b         scores: mlx's fused attention has no backward pass, so they are kept
                 (and k_score_cap more where they are capped by a tanh)
@@ -15,25 +17,27 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
               + k_rank·T·4·r·(number of adapted layers)
               + k_dropout·T·Σ inputs·(4 if b = 2 else b)    with dropout
               + k_dora·T·b·Σ outputs + k_dora_weight·b·Σ inputs·outputs (quantized)     with DoRA
-    ahead     = T·b·(k_ahead_mlp·I + k_ahead_hidden·H + k_ahead_attention·heads·L)     times k_back_wide when b = 2
-                arrays of ended or coming operations, held beside the logits; without grad_checkpoint and the fused loss
-    backward  = T·b·(k_back_attention·heads·L + k_back_mlp·I + k_back_hidden·H)   while one block is gone through
-                times k_back_wide when b = 2
+    ahead     = T·b·(k_ahead_mlp·I + k_ahead_hidden·normed + k_ahead_attention·heads·L + k_packed·P)
+                times k_back_wide when b = 2; P: outputs of layers that make several projections at once (phi3), since the
+                gradient of a slice is as wide as what it was cut from
+    backward  = T·b·(k_back_attention·heads·L + k_back_mlp·I + k_back_hidden·normed + k_packed·P)
+                times k_back_wide when b = 2: while one block is gone through
               + k_recompute·block                                                 with grad_checkpoint
     loss      = k_logits·T·V·b + k_logits32·T·V·4 (when b = 2) + k_softcap·T·V·b (when logits are capped)
-              + ahead, or with grad_checkpoint k_gc_loss·block: the last block is computed again while the logits are there
+              + ahead, or with grad_checkpoint k_gc_loss·block: the last block's backward pass, or its second forward pass,
+                is queued while the logits are there
                 or, with the fused loss in chunks of C tokens (``training/measures.py``), n of them in flight,
                 n·C·V·b·(k_fused + k_softcap when capped) + n·k_fused32·C·V·4 (when b = 2) + k_fused_hidden·T·H·b
     kept      = N·block, or with grad_checkpoint only each block's input: N·k_boundary·T·H·b
     peak      = resident + max(kept + loss, kept + backward, k_update·trained bytes)
                 of which kept, loss and backward times k_scale (1 on the CPU)
 
-**Ahead**: MLX's CPU back end allocates an operation's output when it queues it, and frees its inputs when it has run; it
-queues up to about a hundred steps (ten tasks of ``DISPATCHES_PER_TASK`` = 10: ``mlx/backend/cpu/encoder.h``) before it
-waits. So the arrays of some fifty operations around the peak are there at once, dead or not: at the loss those of the last
-block's backward pass (mostly its MLP's), however few blocks are trained, and two or three chunks of the fused loss. With
-``mx.set_memory_limit(1)``, which makes it wait for each, the same steps need 20 to 40 % less and the k of ``block`` come out
-near whole numbers: those are what is really saved.
+**Ahead**: MLX's CPU back end allocates an operation's output when it queues it, and frees its inputs when it has run. It
+queues up to a hundred steps before it waits: ten tasks (``MAX_ACTIVE_TASKS`` in ``mlx/transforms.cpp``) of ten
+(``DISPATCHES_PER_TASK`` in ``mlx/backend/cpu/encoder.h``), with two steps or more an operation. So the arrays of some fifty
+operations around the peak are there at once, dead or not: at the loss those of the last block's backward pass (mostly its
+MLP's), however few blocks are trained, and two or three chunks of the fused loss. With ``mx.set_memory_limit(1)``, which makes
+it wait for each, 52 of the grid's configurations need 4 to 38 % less (median 19 %).
 
 Sources: what mlx_lm 0.32.2's ``tuner/trainer.py``, ``tuner/lora.py``, ``tuner/dora.py`` and ``models/*.py`` keep for the
 backward pass (read), and the grid of ``benchmarks/memory_grid.py`` (measured).
@@ -50,7 +54,7 @@ from mcp_server.training.options import TrainingOptions
 
 # Copies of the trained weights that an optimizer keeps (mlx.optimizers 0.32: read). Adafactor keeps one row and one column.
 _STATES = {"adam": 2.0, "adamw": 2.0, "muon": 1.0, "sgd": 0.0, "adafactor": 0.05}
-_PACKED = ("qkv_proj", "gate_up_proj")
+_PACKED = ("qkv_proj", "gate_up_proj")  # several projections in one layer
 PAD = 32  # mlx-lm pads a batch to a multiple of this, plus one token
 
 
