@@ -37,12 +37,12 @@ KEPT = {
 }  # fmt: skip
 START = KEPT | {
     "logits": 4.2, "logits32": 0.1, "softcap": 1.2, "fused": 4.4, "fused32": 0.1, "fused_hidden": 3,
-    "update": 3.75, "packed": 1, "gc_loss": 1.3, "recompute": 1.1,
+    "update": 3.75, "packed": 1, "dora_ahead": 1, "gc_loss": 1.3, "recompute": 1.1,
     "ahead_mlp": 5, "ahead_hidden": 2, "ahead_attention": 0.2,
     "back_attention": 2.2, "back_mlp": 6, "back_hidden": 5, "back_wide": 1.5,
 }  # fmt: skip
 PULL, PULL_KEPT = 0.3, 1.0
-BUILDING = ("fitted", "fused_fitted", "drawn", "drawn_again")
+BUILDING = ("fitted", "fused_fitted", "drawn", "drawn_again", "drawn_third")
 PARTS = (*BUILDING, "held_out", "later", "fused_held_out", "blind")
 UNDER = 1.8
 Point = tuple[dict[str, Any], ModelShape, TrainingOptions]

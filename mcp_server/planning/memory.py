@@ -162,7 +162,8 @@ def _loss(shape: ModelShape, options: TrainingOptions, rows: int, k: Coefficient
         logits = rows * shape.vocabulary
         return logits * b * (k.logits + k.softcap * shape.softcap) + (logits * 4 * k.logits32 if b == 2 else 0)
     size = min(chunk or measures.chunk_tokens(shape.vocabulary), rows)
-    logits = _chunks_in_flight(-(-rows // size), checkpointed=options.grad_checkpoint) * size * shape.vocabulary
+    held_rows = min(rows, size * _chunks_in_flight(-(-rows // size), checkpointed=options.grad_checkpoint))
+    logits = held_rows * shape.vocabulary
     held = logits * b * (k.fused + k.softcap * shape.softcap) + (logits * 4 * k.fused32 if b == 2 else 0)
     return held + k.fused_hidden * rows * shape.hidden * b
 
@@ -217,7 +218,10 @@ def _passing(
     width = shape.act_bytes * (k.back_wide if shape.act_bytes == 2 else 1)
     widest = shape.mlp + shape.active_experts * shape.expert_mlp
     values = k.packed * _packed(shape) + mlp * widest + hidden * _normed(shape) + attention * shape.heads * tokens
-    return width * options.batch_size * tokens * values
+    passing = width * options.batch_size * tokens * values
+    if options.fine_tune_type == "dora":
+        passing += k.dora_ahead * 4 * sum(module.parameters for module in adapted(shape, options))
+    return passing
 
 
 def _block(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:
