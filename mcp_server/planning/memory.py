@@ -20,14 +20,16 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
     ahead     = T·b·(k_ahead_mlp·I + k_ahead_hidden·normed + k_ahead_attention·heads·L + k_packed·P)
                 times k_back_wide when b = 2; P: outputs of layers that make several projections at once (phi3), since the
                 gradient of a slice is as wide as what it was cut from
+              + k_dora_ahead·4·Σ inputs·outputs       with DoRA, which adds the 32-bit product of its matrices to each weight
     backward  = T·b·(k_back_attention·heads·L + k_back_mlp·I + k_back_hidden·normed + k_packed·P)
                 times k_back_wide when b = 2: while one block is gone through
+              + k_dora_ahead·4·Σ inputs·outputs       with DoRA
               + k_recompute·block                                                 with grad_checkpoint
     loss      = k_logits·T·V·b + k_logits32·T·V·4 (when b = 2) + k_softcap·T·V·b (when logits are capped)
               + ahead, or with grad_checkpoint k_gc_loss·block: the last block's backward pass, or its second forward pass,
                 is queued while the logits are there
-                or, with the fused loss in chunks of C tokens (``training/measures.py``), n of them in flight,
-                n·C·V·b·(k_fused + k_softcap when capped) + n·k_fused32·C·V·4 (when b = 2) + k_fused_hidden·T·H·b
+                or, with the fused loss in chunks of C tokens (``training/measures.py``), n of them in flight, F = min(n·C, T):
+                F·V·b·(k_fused + k_softcap when capped) + k_fused32·F·V·4 (when b = 2) + k_fused_hidden·T·H·b
     kept      = N·block, or with grad_checkpoint only each block's input: N·k_boundary·T·H·b
     peak      = resident + max(kept + loss, kept + backward, k_update·trained bytes)
                 of which kept, loss and backward times k_scale (1 on the CPU)
@@ -214,7 +216,10 @@ def _passing(
     hidden: float,
     attention: float,
 ) -> float:
-    """So many arrays as wide as the MLP, the hidden states and the attention scores of one block, bytes."""
+    """So many arrays as wide as the MLP, the hidden states and the attention scores of one block, bytes.
+
+    With packed projections and, with DoRA, its adapted weights (32 bits) beside them.
+    """
     width = shape.act_bytes * (k.back_wide if shape.act_bytes == 2 else 1)
     widest = shape.mlp + shape.active_experts * shape.expert_mlp
     values = k.packed * _packed(shape) + mlp * widest + hidden * _normed(shape) + attention * shape.heads * tokens
