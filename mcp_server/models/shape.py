@@ -143,7 +143,7 @@ def from_headers(config: dict[str, Any], tensors: dict[str, Any]) -> ModelShape:
         tied=not any(name.endswith("lm_head.weight") for name in kept),
         softcap=bool(text.get("final_logit_softcapping")) or str(config["model_type"]) == "gemma2",
         score_cap=bool(text.get("attn_logit_softcapping")) or str(config["model_type"]) == "gemma2",
-        **_norms(kept),
+        **_norms(kept, dims["hidden"]),
         weight_bytes=total,
         parameters=parameters,
         bits=round(8 * total / parameters, 2) if quantized and parameters else None,
@@ -208,13 +208,14 @@ def _block(tensors: dict[str, Any], size: dict[str, int], quantization: dict[str
     return list(modules.values()), inside
 
 
-def _norms(tensors: dict[str, Any]) -> dict[str, Any]:
+def _norms(tensors: dict[str, Any], hidden: int) -> dict[str, Any]:
     """How many norms the last block has; of a block with none by that name nothing is said."""
     found = [match for name in tensors if (match := _LAYER.search(name)) and match[2].endswith("norm")]
     last = max((int(match[1]) for match in found), default=-1)
-    names = [match[2] for match in found if int(match[1]) == last]
-    inner = [name for name in names if name.endswith(("q_norm", "k_norm"))]
-    return {"norms": len(names) - len(inner), "head_norms": bool(inner)} if names else {}
+    widths = {match[2]: tensors[match.string]["shape"] for match in found if int(match[1]) == last}
+    inner = [name for name in widths if name.endswith(("q_norm", "k_norm"))]
+    outer = [name for name, width in widths.items() if name not in inner and width == [hidden]]
+    return {"norms": len(outer), "head_norms": bool(inner)} if outer else {}
 
 
 def _group(name: str, quantization: dict[str, Any]) -> int:
