@@ -20,7 +20,7 @@ _ALWAYS_TIED, _NEVER_TIED = ("gemma2", "gemma3_text", "cohere"), ("phi3", "mixtr
 _SHORT = ((1, 96), (1, 128), (1, 160), (1, 192), (2, 64), (2, 96))  # batch and tokens of 16-bit rows
 _MORE: dict[str, Config] = {
     "gemma2": {"query_pre_attn_scalar": 64},
-    "gemma3_text": {"query_pre_attn_scalar": 64, "sliding_window": 128, "sliding_window_pattern": 6},
+    "gemma3_text": {"query_pre_attn_scalar": 64, "sliding_window": 128},
     "cohere": {"layer_norm_eps": 1e-5, "use_qk_norm": False},
 }
 
@@ -47,7 +47,7 @@ def _shape(choose: random.Random) -> Config:
         size, heads = 64, hidden // 64
     ratio = choose.choice((1.5, 2, 2.75, 3.5, 4, 6))
     tied = kind in _ALWAYS_TIED or (kind not in _NEVER_TIED and choose.random() < 0.5)
-    return {
+    config: Config = {
         "model_type": kind,
         "hidden_size": hidden,
         "num_hidden_layers": choose.randint(3, 10),
@@ -63,6 +63,9 @@ def _shape(choose: random.Random) -> Config:
         **_MORE.get(kind, {}),
         **_experts(choose, kind),
     }
+    if kind == "gemma3_text":  # mlx-lm looks at the last layer of a pattern, which must be there
+        config["sliding_window_pattern"] = min(6, config["num_hidden_layers"])
+    return config
 
 
 def _experts(choose: random.Random, kind: str) -> Config:

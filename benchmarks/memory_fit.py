@@ -42,7 +42,7 @@ START = KEPT | {
     "back_attention": 2.2, "back_mlp": 6, "back_hidden": 5, "back_wide": 1.5,
 }  # fmt: skip
 PULL, PULL_KEPT = 0.3, 1.0
-BUILDING = ("fitted", "fused_fitted", "drawn", "drawn_again", "drawn_third")
+BUILDING = ("fitted", "fused_fitted", "drawn", "drawn_again", "drawn_third", "drawn_fourth")
 PARTS = (*BUILDING, "held_out", "later", "fused_held_out", "blind")
 UNDER = 1.8
 Point = tuple[dict[str, Any], ModelShape, TrainingOptions]

@@ -135,12 +135,15 @@ def estimate(
     loss = _loss(shape, options, rows, k, chunk)
     if options.grad_checkpoint:
         kept = count * k.boundary * rows * shape.hidden * b
+        if options.fine_tune_type == "dora" and b == 2:
+            kept += count * 4 * sum(module.parameters for module in adapted(shape, options))
         beside = k.gc_loss * block
         backward += k.recompute * block
     else:
         kept = count * block
         beside = _ahead(shape, options, tokens, k)
-    if not fuses(shape, options):  # the fused loss is done before a block is gone through
+    # The fused loss is done before a block is gone through; but a single chunk of it is no longer than what is queued ahead.
+    if not fuses(shape, options) or rows <= (chunk or measures.chunk_tokens(shape.vocabulary)):
         loss += beside
     # A back end that was not measured as a whole is the CPU's, times one measured factor.
     scale = k.scale_gc if options.grad_checkpoint else k.scale
