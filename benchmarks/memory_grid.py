@@ -24,8 +24,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import memory_draw
 
 
 def _shape(
@@ -69,7 +70,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         query_pre_attn_scalar=64, sliding_window=128, sliding_window_pattern=6,
     ),
     "cohere": _shape("cohere", 256, 6, 768, (4, 4, 64), 16000, True, layer_norm_eps=1e-5, use_qk_norm=False),
-    # Four that no coefficient was fitted to.
+    # Four for the first draw.
     "llama-new": _shape("llama", 320, 7, 896, (5, 1, 64), 24000, True),
     "qwen2-new": _shape("qwen2", 448, 5, 640, (7, 7, 64), 5000, False),
     "gemma2-new": _shape("gemma2", 384, 4, 512, (6, 3, 64), 9000, True, query_pre_attn_scalar=64),
@@ -217,8 +218,9 @@ LATER: list[Row] = [
     ("qwen3_moe", "32", 1, 640, 4, _lora(16, 0.05)),
 ]
 
-# Drawn by a generator (seed 20261123) when everything was fixed, half of them on shapes that had not been there.
-BLIND: list[Row] = [
+# Drawn by a generator (seed 20261123), half of them on shapes that had not been there. The two that were missed (-27.6 % and
+# -16.5 %) led to what is held ahead (``planning/memory.py``); since then these are fitted to.
+DRAWN: list[Row] = [
     ("cohere", "4+16", 1, 224, 2, {}),
     ("qwen3-new", "4+32", 3, 224, 1, {}),
     ("qwen2-wide", "4+32", 3, 288, 1, {}),
@@ -282,6 +284,20 @@ FUSED_HELD_OUT: list[Row] = [
 ]
 
 
+# Draws in which every row has a shape of its own. Each was committed with formula and coefficients and measured afterwards, as
+# far as the time went; what was missed led to a change, and the draw is fitted to since then: the second (gemma3's norms), the
+# third (a fused loss of fewer tokens than its chunks; DoRA's adapted weights), the fourth (16-bit weights that DoRA keeps in 32
+# bits with grad_checkpoint; a fused loss in one chunk). Nothing was changed by the last one's errors.
+_DRAWS = {
+    "drawn_again": memory_draw.draw(4112026, 32),
+    "drawn_third": memory_draw.draw(23112026, 32, size=0.3),
+    "drawn_fourth": memory_draw.draw(24112026, 32, size=0.2),
+    "blind": memory_draw.draw(25112026, 32, size=0.2),
+}
+for _shapes, _ in _DRAWS.values():
+    SHAPES |= _shapes
+
+
 def _name(row: Row) -> str:
     shape, kind, batch, tokens, layers, more = row
     words = [shape, kind, f"{batch}x{tokens}", f"{layers} layers"]
@@ -295,8 +311,9 @@ def _name(row: Row) -> str:
 
 def specs() -> list[dict[str, Any]]:
     """Every configuration, with the part it plays."""
-    parts = {"fitted": FITTED, "held_out": HELD_OUT, "later": LATER, "blind": BLIND}
+    parts = {"fitted": FITTED, "held_out": HELD_OUT, "later": LATER, "drawn": DRAWN}
     parts |= {"fused_fitted": FUSED_FITTED, "fused_held_out": FUSED_HELD_OUT}
+    parts |= {part: rows for part, (_, rows) in _DRAWS.items()}
     return [_spec(row, part) for part, rows in parts.items() for row in rows]
 
 

@@ -98,15 +98,14 @@ def planner(found: Found) -> Iterator[Row]:
 
 def estimate(found: Found) -> Iterator[Row]:
     """By the part that the configurations played: in fitting the formula, or in testing it."""
-    for part, one in found.items():
-        if isinstance(one, dict) and "median_error" in one:
-            median, worst, under = one["median_error"], one["worst_error"], one["furthest_under"]
-            yield Row(
-                f"{part.replace('_', ' ')}: {one['configurations']} configurations",
-                f"median {median:.1%}, worst {worst:.1%}, furthest under {under:+.1%}",
-                "≤ 8 %, ≤ 20 %, ≥ -10 %",
-                median <= 0.08 and worst <= 0.2 and under >= -0.1,
-            )
+    for part, one in found["parts"].items():
+        median, worst, under = one["median_error"], one["worst_error"], one["furthest_under"]
+        yield Row(
+            f"{part.replace('_', ' ')}: {one['configurations']} configurations",
+            f"median {median:.1%}, worst {worst:.1%}, furthest under {under:+.1%}",
+            "≤ 8 %, ≤ 20 %, ≥ -10 %",
+            median <= 0.08 and worst <= 0.2 and under >= -0.1,
+        )
 
 
 def hooks(found: Found) -> Iterator[Row]:

@@ -55,6 +55,8 @@ class ModelShape(BaseModel):
     tied: bool
     softcap: bool = Field(default=False, description="Logits are capped by a tanh, which costs a copy of them")
     score_cap: bool = Field(default=False, description="So are the attention scores")
+    norms: int = Field(default=2, description="Norms of one block that are as wide as hidden_size")
+    head_norms: bool = Field(default=False, description="Queries and keys have norms too")
     weight_bytes: int
     parameters: int
     bits: float | None = Field(default=None, description="Bits per weight of a quantized model")
@@ -141,6 +143,7 @@ def from_headers(config: dict[str, Any], tensors: dict[str, Any]) -> ModelShape:
         tied=not any(name.endswith("lm_head.weight") for name in kept),
         softcap=bool(text.get("final_logit_softcapping")) or str(config["model_type"]) == "gemma2",
         score_cap=bool(text.get("attn_logit_softcapping")) or str(config["model_type"]) == "gemma2",
+        **_norms(kept, dims["hidden"]),
         weight_bytes=total,
         parameters=parameters,
         bits=round(8 * total / parameters, 2) if quantized and parameters else None,
@@ -203,6 +206,16 @@ def _block(tensors: dict[str, Any], size: dict[str, int], quantization: dict[str
         modules[plain] = Module(name=plain, inputs=inputs, outputs=shape[-2], count=count, quantized=scales is not None)
     inside = sum(value for name, value in size.items() if re.search(r"(?:^|\.)(?:layers|h|blocks)\.\d+\.", name))
     return list(modules.values()), inside
+
+
+def _norms(tensors: dict[str, Any], hidden: int) -> dict[str, Any]:
+    """How many norms the last block has; of a block with none by that name nothing is said."""
+    found = [match for name in tensors if (match := _LAYER.search(name)) and match[2].endswith("norm")]
+    last = max((int(match[1]) for match in found), default=-1)
+    widths = {match[2]: tensors[match.string]["shape"] for match in found if int(match[1]) == last}
+    inner = [name for name in widths if name.endswith(("q_norm", "k_norm"))]
+    outer = [name for name, width in widths.items() if name not in inner and width == [hidden]]
+    return {"norms": len(outer), "head_norms": bool(inner)} if outer else {}
 
 
 def _group(name: str, quantization: dict[str, Any]) -> int:

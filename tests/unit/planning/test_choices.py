@@ -112,7 +112,7 @@ def test_ladder_gives_up_what_harms_least_first():
     roomy = expected(400, stock=True)
     assert shrink(roomy, lengths()) is not None
     whole = roomy.peak / 1e9
-    found = [shrink(expected(whole * share, stock=True), lengths()) for share in (2.0, 0.9, 0.3, 0.16)]
+    found = [shrink(expected(whole * share, stock=True), lengths()) for share in (2.0, 0.9, 0.3, 0.18)]
     given_up = [set(step.changes) if step is not None else None for step in found]
     batch = {"grad_checkpoint", "batch_size", "grad_accumulation_steps", "iters"}
     assert given_up[:3] == [set(), {"grad_checkpoint"}, batch]
