@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+_LONGEST_NAME = 255  # bytes, on APFS as on Linux
 PLATFORMS = ("apple-silicon", "linux-cpu", "linux-cuda")
 
 
@@ -19,8 +20,21 @@ def project() -> Path:
 
 
 def resolve(path: str | Path) -> Path:
-    """``path`` as an absolute path of the project, ``~`` expanded. Links are kept as the user wrote them."""
-    return Path(os.path.abspath(project() / Path(path).expanduser()))
+    """``path`` as an absolute path of the project, ``~`` expanded. Links are kept as the user wrote them.
+
+    Raises PathError for text that no file system takes for a path; looking it up would be an error of its own.
+    """
+    try:
+        found = Path(os.path.abspath(project() / Path(path).expanduser()))
+    except RuntimeError:
+        why = "there is no such user's home"
+    else:
+        if "\0" not in str(path) and all(len(part.encode(errors="replace")) <= _LONGEST_NAME for part in found.parts):
+            return found
+        why = f"it has a NUL character, or a name of more than {_LONGEST_NAME} bytes"
+    from mcp_server.errors import PathError  # the hooks read this module without pydantic
+
+    raise PathError(f"{str(path)[:80]!r} can't be a path: {why}; give a file or folder")
 
 
 def allowed_platforms() -> tuple[str, ...]:

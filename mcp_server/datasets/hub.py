@@ -17,7 +17,7 @@ from mcp_server.datasets.watch import Watch
 from mcp_server.errors import DataError, UserError
 
 WORKER = "mcp_server.workers.hub"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")  # 96 characters each, as the Hub has it
 _FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
 
 
@@ -79,7 +79,8 @@ def is_hub_data(data: str, hf_dataset: Any = None) -> bool:
     """Whether training would ask the ``datasets`` library for it."""
     if hf_dataset is not None:
         return True
-    if settings.resolve(data).exists() or not _HUB_ID.fullmatch(data) or data.lower().endswith(_FILES):
+    # The form first: a text that is too long for a file's name can't be looked up.
+    if not _HUB_ID.fullmatch(data) or data.lower().endswith(_FILES) or settings.resolve(data).exists():
         return False
     # "data/mine" has the form of a Hub id; a folder of that first name in the project says that it was meant as a path.
     return not (settings.project() / data.split("/")[0]).is_dir()

@@ -27,8 +27,10 @@ from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.evaluation.report import Speed
 from mcp_server.jobs import store
 from mcp_server.workers import general_text
-from mcp_server.workers.heldout import HeldOut
+from mcp_server.workers.batches import batch_of
+from mcp_server.workers.heldout import HeldOut, row_losses
 from mcp_server.workers.job import WorkerJob
+from mcp_server.workers.losses import target_mask
 from mcp_server.workers.speed import Timer, endless
 from mcp_server.workers.swapping import Swapper
 from tests.adapters import copy_adapter, train_adapter
@@ -102,6 +104,18 @@ def test_adapters_of_every_kind_are_put_on_and_taken_off_without_a_trace(
         assert not mx.array_equal(on, before).item(), name
         assert mx.array_equal(swapper.use(None)(PROMPT), before).item(), name
     assert not [name for name, _ in swapper.model.named_modules() if "lora" in name]
+
+
+def test_each_row_has_its_own_loss_in_the_order_of_the_file(tmp_path: Path):
+    task.write_dataset(tmp_path)
+    model, tokenizer, *_ = load(str(BASE))
+    rows = heldout(tmp_path, tokenizer, max_seq_length=128)
+    sums, counts = rows.losses(model, "it")
+    assert len(set(counts)) > 1, "rows of one length would be in order however they are given back"
+    for row in range(len(rows)):
+        tokens, where = batch_of(rows.rows, [row], 128)
+        (alone,), (count,) = row_losses(model, tokens, target_mask(tokens, where))
+        assert (sums[row], counts[row]) == (pytest.approx(alone, rel=1e-4), count), row
 
 
 def test_adapter_that_does_not_fit_leaves_the_base(adapters: dict[str, Path], tmp_path: Path):

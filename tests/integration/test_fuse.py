@@ -46,6 +46,24 @@ def greedy(model: Path, adapter: Path | None = None, prompt: str = "How much is 
     return generate(loaded[0], loaded[1], prompt=prompt, max_tokens=12)
 
 
+def share_kept(base: Path, adapter: Path, fused: Path, text: str) -> float:
+    """<fused - base, adapted - base> over the square of the latter, in plain numpy, from models loaded anew."""
+    import mlx.core as mx
+    import numpy as np
+    from mlx_lm import load
+
+    def logits(model: Path, adapter: Path | None = None) -> np.ndarray:
+        network, tokenizer = load(str(model), adapter_path=str(adapter) if adapter else None)[:2]
+        network.eval()
+        tokens: Any = tokenizer.encode(text)
+        assert len(tokens) <= 256, "more than one piece"
+        return np.array(network(mx.array([tokens])).astype(mx.float32), np.float64)
+
+    zero = logits(base)
+    wanted, found = logits(base, adapter) - zero, logits(fused) - zero
+    return float((found * wanted).sum() / (wanted * wanted).sum())
+
+
 @pytest.mark.parametrize("kind", ["lora", "dora", "full"])
 async def test_fused_model_is_base_and_adapter_in_one(kind: str, client: Client, project: Path):
     adapter = make_adapter(project / "adapter", project / "model", fine_tune_type=kind)
@@ -78,9 +96,12 @@ async def test_adapter_rounded_away_on_a_4_bit_base_is_said_and_dequantize_keeps
 ):
     base = make_tiny_model(project / "base", quantize_bits=4, hidden=128)
     adapter = make_adapter(project / "adapter", base, strength=0.0005, fine_tune_type=kind)
-    lost = await fused(client, save_path="lost", eval_data="data")
+    text = " ".join(WORDS * 8)
+    (project / "text.txt").write_text(text)
+    lost = await fused(client, save_path="lost", eval_data="text.txt")
     assert lost["effect_kept"] < 0.95
     assert lost["relative_error"] > 0.1
+    assert lost["effect_kept"] == pytest.approx(share_kept(base, adapter, project / "lost", text), abs=2e-3)
     assert "dequantize=true" in lost["summary"]
     assert f"{lost['effect_kept']:.1%}" in lost["summary"]
     kept = await fused(client, save_path="kept", eval_data="data", dequantize=True)

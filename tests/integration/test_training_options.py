@@ -117,6 +117,14 @@ async def test_run_that_becomes_nan_stops_soon_and_goes_back(
     assert all(bool(np.isfinite(value).all()) for value in load_file(published).values())
 
 
+async def test_weights_that_one_step_made_infinite_are_never_saved(client: Client, project: Path):
+    """The step's own loss is finite, and no other step comes that would show it."""
+    news = await result_of(client, iters=1, learning_rate=3e38, optimizer="adam", save_every=1, val_batches=0)
+    assert news["status"] == "failed" and "NaN or infinity at step 1" in news["why"], news
+    assert folder(news["job_id"]).last_checkpoint() is None
+    assert not (project / "adapters/test/adapters.safetensors").exists()
+
+
 async def test_test_loss_after_training_equals_stock(client: Client, project: Path):
     news = await result_of(client, test=True, test_batches=-1, val_batches=0)
     assert news["status"] == "completed", news

@@ -19,6 +19,12 @@ async def test_fields_that_are_null_are_left_out_of_both_forms(client: Client):
     assert "null" not in getattr(result.content[0], "text", "null")
 
 
+async def test_an_error_that_quotes_a_book_is_cut(client: Client):
+    result = await client.call_tool("inspect_dataset", {"data": "x" * 50_000})
+    assert result.is_error
+    assert 100 < len(getattr(result.content[0], "text", "")) < 5_000
+
+
 async def test_an_error_in_words_is_those_words_and_no_more(client: Client):
     result = await client.call_tool("stop_job", {"job_id": "train-none"})
     assert result.is_error
