@@ -143,6 +143,7 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_the_inspector_gets_an_answer_of_every_tool(address: str, tools: dict[str, Any]) -> None:
     if importlib.util.find_spec("mlx_lm") is None:
         pytest.skip("mlx-lm is not installed here (uv sync --extra mlx)")

@@ -248,6 +248,7 @@ def test_whoever_is_killed_no_rank_is_left_and_the_machine_is_free(victim: str, 
         assert "rank 0 was killed by SIGKILL" in (job.state().why or "")
 
 
+@pytest.mark.slow
 def test_pause_and_continue_of_two_ranks_equals_the_uninterrupted_run(project: Path):
     whole = run(**two(), adapter_path="adapters/whole")
     paused = run(**two(steps_per_report=1), adapter_path="adapters/paused")

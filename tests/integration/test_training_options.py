@@ -328,10 +328,10 @@ async def test_tracker_that_is_not_installed_is_named(client: Client, project: P
     assert "mlflow" in await refusal(client, "start_lora_training", **training(adapter_path="d", report_to="mlflow"))
 
 
-async def test_hub_data_without_its_library_is_named(client: Client, project: Path):
+async def test_hub_data_that_can_not_be_had_are_named(client: Client, project: Path):
     news = await result_of(client, data="someone/some-data", val_batches=0)
     assert news["status"] == "failed"
-    assert "datasets" in news["why"]
+    assert "someone/some-data" in news["why"] and "give a folder" in news["why"]
 
 
 def test_python_api_trains_and_gives_a_typed_result(project: Path, capsys: pytest.CaptureFixture[str]):
