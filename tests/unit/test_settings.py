@@ -20,6 +20,6 @@ def test_paths_are_the_projects_and_home_is_expanded(tmp_path: Path, monkeypatch
 
 @pytest.mark.parametrize("text", ["x" * 256, "é" * 200, "a/" + "y" * 50_000 + "/b", "a\0b", "~no-such-user/models"])
 def test_text_that_can_not_be_a_path_is_refused_in_words(text: str):
-    with pytest.raises(PathError, match="can't be a path: .*; give a file or folder") as caught:
+    with pytest.raises(PathError, match=r"can't be a path: .*; give a file or folder") as caught:
         settings.resolve(text)
     assert len(str(caught.value)) < 400
