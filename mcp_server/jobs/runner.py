@@ -18,14 +18,13 @@ from types import FrameType
 from typing import Literal
 
 from mcp_server import launch, settings
-from mcp_server.jobs import lock, store
+from mcp_server.jobs import lock, recovery, store
 from mcp_server.jobs.cleanup import clean
 from mcp_server.jobs.death import describe_death, was_out_of_memory
 from mcp_server.jobs.events import EventWriter, tail
 from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.queue import Ticket
-from mcp_server.jobs.recovery import next_rung, oom_kills
 from mcp_server.jobs.store import SKIPS_LINE, JobFolder, JobState, Outcome
 from mcp_server.jobs.world import without_engine
 from mcp_server.planning.budget import free_bytes
@@ -70,7 +69,7 @@ class Runner:
                 return
         started = time.time()
         while True:
-            kills_before = oom_kills()
+            kills_before = recovery.oom_kills()
             process = self._start_worker(descriptor)
             try:
                 worker = ProcessIdentity.of(process.pid)
@@ -103,7 +102,7 @@ class Runner:
         if outcome.cause != "out-of-memory" or self._stop_asked_at is not None:
             return False
         try:
-            lower = next_rung(self._folder, self._spec)
+            lower = recovery.next_rung(self._folder, self._spec)
         except OSError as error:
             say(f"recovery.json could not be written: {error}")
             return False
@@ -177,7 +176,8 @@ class Runner:
         (self._folder.path / "outcome.json").unlink(missing_ok=True)
         held = () if descriptor is None else (descriptor,)
         environment = without_engine(os.environ) | {"PYTHONUNBUFFERED": "1"}
-        environment |= worker_environment(self._spec.kind, self._spec.options, os.environ)
+        saving = bool(recovery.read(self._folder).rungs)
+        environment |= worker_environment(self._spec.kind, self._spec.options, os.environ, saving=saving)
         if descriptor is not None:
             environment["MLX_TRAINING_LOCK_FD"] = str(descriptor)
         with self._folder.log.open("ab") as log:

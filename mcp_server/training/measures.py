@@ -94,10 +94,18 @@ def process_variables(options: TrainingOptions, backend: str | None, environment
     return buffer_limits(options, backend, environment) | no_graphs(options, backend, environment)
 
 
-def worker_environment(kind: str, options: Mapping[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables to start the worker of a job with. ``options``: of its spec; a probe runs as its training will."""
+def worker_environment(
+    kind: str, options: Mapping[str, Any], environment: Mapping[str, str], *, saving: bool = False
+) -> dict[str, str]:
+    """Variables to start the worker of a job with. ``options``: of its spec; a probe runs as its training will.
+
+    ``saving``: memory was short before, so what gives speed for memory is left, as with grad_checkpoint.
+    """
     asked = options if kind == "train" else options.get("training") if kind == "probe" else None
     if asked is None:
         return {}
     backend, _ = machine.backend(machine.collect())
-    return process_variables(TrainingOptions.model_validate(asked), backend, environment)
+    training = TrainingOptions.model_validate(asked)
+    if saving:
+        training = training.model_copy(update={"grad_checkpoint": True})
+    return process_variables(training, backend, environment)

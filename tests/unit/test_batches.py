@@ -292,7 +292,7 @@ class _EveryThird:
 
 def _masked(lengths: list[int]) -> TokenRows:
     rows = rows_of(lengths)
-    rows._mask = _EveryThird()  # type: ignore[assignment] # pyright: ignore
+    vars(rows)["_mask"] = _EveryThird()
     return rows
 
 

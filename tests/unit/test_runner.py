@@ -134,6 +134,31 @@ def test_worker_is_not_given_the_keys_of_claude_code(tmp_path: Path, monkeypatch
     wait_until(lambda: service.reconcile(folder).finished, "the end")
 
 
+def test_worker_that_ran_out_of_memory_on_cuda_is_started_again_with_what_saves_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Without CUDA graphs nothing is given back before a step ends: a smaller batch alone would not be all that helps."""
+    facts, python = tmp_path / "facts.json", tmp_path / "python"
+    facts.write_text(json.dumps({"system": "Linux", "container": False, "cuda": True}))
+    monkeypatch.setenv("MLX_TRAINING_FACTS", str(facts))
+    for name in ("MLX_USE_CUDA_GRAPHS", "MLX_MAX_MB_PER_BUFFER", "MLX_MAX_OPS_PER_BUFFER"):
+        monkeypatch.delenv(name, raising=False)
+    python.write_text(
+        """#!/bin/sh
+echo "graphs=${MLX_USE_CUDA_GRAPHS-default} buffer=${MLX_MAX_MB_PER_BUFFER-default}" >> "$4/starts"
+echo '{"status": "failed", "why": "out of memory", "cause": "out-of-memory"}' > "$4/outcome.json"
+exit 1
+"""
+    )
+    python.chmod(0o755)
+    options = TrainingOptions(model="m", data="d", batch_size=2, auto_recover=True)
+    folder = service.start("train", options, job_id="train-x", python=python)
+    wait_until(lambda: service.reconcile(folder).finished, "the end")
+    first, *later = (folder.path / "starts").read_text().splitlines()
+    assert first == "graphs=0 buffer=default"
+    assert later == ["graphs=default buffer=100"] * 2
+
+
 # Stands for an interpreter whose worker always runs out of memory: "stubborn" only when it is asked to stop.
 SHORT_OF_MEMORY = """#!/bin/sh
 echo started >> "$4/starts"
