@@ -54,10 +54,10 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
         return run_steps(model, optimizer, asked_for, [tokens] * count, vocabulary, worker.folder.path, loss)
 
     worker.phase("two steps at the worst batch", total=4, tokens=asked.tokens)
-    first, second = steps(asked.tokens, 2, again=False)
+    _, second = steps(asked.tokens, 2, again=False)
     peak = mx.get_peak_memory()
     worker.events.write("progress", name="worst batch", step=2, total=4)
-    # The first step of a shape holds tracing and compilation; short steps are timed more often, since machines are busy.
+    # Short steps are timed more often, since machines are busy.
     count = max(1, min(_MOST_TIMED, int(_TIMED_SECONDS / max(second, 1e-3))))
     worst = statistics.median([second, *steps(asked.tokens, count + 1)[1:]])
     near = usual if usual != asked.tokens else max(memory.PAD, asked.tokens // 2 // memory.PAD * memory.PAD)
@@ -67,7 +67,8 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
     pace = _line((near, usual_seconds), (asked.tokens, worst))
     step = sum(max(pace(length), 0.0) for length in lengths) / len(lengths)
     validation = _validation_seconds(model, valid_set, options, loss)
-    tracing = max(first - worst, 0.0) + (len(set(lengths)) - 1) * max(first_near - usual_seconds, 0.0)
+    # Each shape's first step traces it. The very first one compiles kernels too, which back ends keep: the run finds them.
+    tracing = len(set(lengths)) * max(first_near - usual_seconds, 0.0)
     return ProbeResult(
         peak_memory_gb=round(peak / 1e9, 4),
         peak_bytes=peak,
