@@ -60,18 +60,24 @@ VARIABLES = ("MLX_MAX_", "MLX_BFS_", "MLX_USE_CUDA_GRAPHS")
 CUDA_ALONE = ("no CUDA graphs", "all, 4 operations a buffer", "4 operations a buffer")
 
 
+def config_of(shape: str) -> dict[str, Any]:
+    """``config.json`` of a Qwen2 of ``shape``."""
+    hidden, layers, mlp, heads, kv_heads, vocabulary = SHAPES[shape]
+    return {
+        "model_type": "qwen2", "hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": mlp,
+        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": hidden // heads,
+        "vocab_size": vocabulary, "max_position_embeddings": 32_768, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
+        "tie_word_embeddings": True,
+    }  # fmt: skip
+
+
 def make_model(shape: str, kind: str) -> Any:
     """A random Qwen2 of ``shape``: "32", "16" or "4" bits (4-bit weights with 16-bit scales)."""
     import mlx.core as mx
     from mlx_lm.models import qwen2
     from mlx_lm.utils import quantize_model
 
-    hidden, layers, mlp, heads, kv_heads, vocabulary = SHAPES[shape]
-    config: dict[str, Any] = {
-        "model_type": "qwen2", "hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": mlp,
-        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "vocab_size": vocabulary,
-        "rms_norm_eps": 1e-6, "rope_theta": 1e6, "tie_word_embeddings": True,
-    }  # fmt: skip
+    config = config_of(shape)
     mx.random.seed(0)
     model: Any = qwen2.Model(qwen2.ModelArgs.from_dict(config))
     model.set_dtype(mx.float32 if kind == "32" else mx.bfloat16)

@@ -27,6 +27,7 @@ import anyio
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.measures import SHAPES, config_of  # noqa: E402
 from mcp_server.jobs import service, store  # noqa: E402
 from mcp_server.planning import plan as planning  # noqa: E402
 from mcp_server.planning.measured import PlanTraining, make_plan  # noqa: E402
@@ -67,11 +68,16 @@ def name_of(case: tuple[Any, ...]) -> str:
     return f"{kind} h{hidden} L{layers}, {rows} rows, {goal}"
 
 
-async def run_case(case: tuple[Any, ...], steps: int, seconds: float, scratch: Path) -> dict[str, Any]:
+async def run_case(
+    case: tuple[Any, ...], steps: int, seconds: float, scratch: Path, shape: str | None = None
+) -> dict[str, Any]:
     """Probe, run, compare. Raises RuntimeError when either gives no figures within ``seconds``."""
     deadline = time.monotonic() + seconds
     kind, hidden, layers, vocabulary, rows, longest, goal, _ = case
-    model = make_tiny_model(scratch / "model", model_type=kind, hidden=hidden, layers=layers, vocab=vocabulary)
+    size: dict[str, Any] = {"model_type": kind, "hidden": hidden, "layers": layers, "vocab": vocabulary}
+    if shape is not None:
+        size = {"shape": config_of(shape), "dtype": "bfloat16"}
+    model = make_tiny_model(scratch / "model", **size)
     write_rows(scratch / "data", rows, longest)
     request = PlanTraining(model=str(model), data=str(scratch / "data"), goal=goal, probe=True, wait_seconds=seconds)
     plan = await make_plan(request)
@@ -100,7 +106,7 @@ async def run_case(case: tuple[Any, ...], steps: int, seconds: float, scratch: P
     step = spent / (len(reports[1:]) * plan.arguments["steps_per_report"])
     took = (state.ended or 0) - (state.started or 0)
     return {
-        "case": f"{name_of(case)}, batch {options.batch_size}",
+        "case": f"{shape or name_of(case)}, batch {options.batch_size}, up to {options.max_seq_length} tokens",
         "status": state.status,
         "steps": steps,
         "peak_mb": {
@@ -122,11 +128,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="of each run, instead of the case's own")
     parser.add_argument("--seconds", type=float, default=300, help="longest time of one case (default 300)")
     parser.add_argument("--case", type=int, help="one case alone, by its number")
+    parser.add_argument(
+        "--shape", choices=SHAPES, help="one case alone: 16-bit weights of this shape, rows up to 512 words"
+    )
     arguments = parser.parse_args()
     os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     found: list[dict[str, Any]] = []
-    for number, case in enumerate(CASES):
+    cases = CASES if arguments.shape is None else (("qwen2", 0, 0, None, 1200, 512, "good", 150),)
+    for number, case in enumerate(cases):
         if arguments.case is not None and number != arguments.case:
             continue
         with tempfile.TemporaryDirectory() as scratch:
@@ -134,7 +144,7 @@ def main() -> None:
             os.environ["CLAUDE_PROJECT_DIR"] = scratch
             steps = arguments.steps or case[-1]
             try:
-                found.append(anyio.run(run_case, case, steps, arguments.seconds, Path(scratch)))
+                found.append(anyio.run(run_case, case, steps, arguments.seconds, Path(scratch), arguments.shape))
             except Exception as error:  # whatever it is, the other cases have their say
                 found.append({"case": name_of(case), "steps": steps, "failed": f"{type(error).__name__}: {error}"})
         print(json.dumps(found[-1]), file=sys.stderr)

@@ -19,10 +19,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-if sys.platform == "linux":  # on a CPU every fused kernel would cost a call of the C++ compiler, on both sides
-    os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
+from benchmarks.measures import SHAPES, config_of
+from mcp_server.platform import facts
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
+BACKEND, _ = facts.backend(facts.collect())
+if BACKEND == "linux-cpu":  # every fused kernel would cost a call of the C++ compiler, on both sides
+    os.environ.setdefault("MLX_DISABLE_COMPILE", "1")
 
 STOCK = """
 import json, sys, time, types
@@ -86,7 +90,9 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, help="measure on a random model of this width instead of the demo's")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--vocab", type=int, default=32_000)
+    parser.add_argument("--shape", choices=SHAPES, help="measure on a random 16-bit model of this shape instead")
     parser.add_argument("--tokens", type=int, default=64, help="tokens per row")
+    parser.add_argument("--batch-size", type=int, default=8)
     chosen = parser.parse_args()
     from mcp_server.demo import BASE, task
     from tests.tiny import make_tiny_model
@@ -96,8 +102,11 @@ def main() -> None:
         os.environ |= {"MLX_TRAINING_HOME": str(root / "home"), "CLAUDE_PROJECT_DIR": str(root)}
         task.write_dataset(root / "data")
         model = BASE
-        if chosen.hidden:
-            model = make_tiny_model(root / "model", hidden=chosen.hidden, layers=chosen.layers, vocab=chosen.vocab)
+        if chosen.hidden or chosen.shape:
+            size: dict[str, Any] = {"hidden": chosen.hidden, "layers": chosen.layers, "vocab": chosen.vocab}
+            if chosen.shape:
+                size = {"shape": config_of(chosen.shape), "dtype": "bfloat16"}
+            model = make_tiny_model(root / "model", **size)
             row = json.dumps({"text": "lamp " * chosen.tokens}) + "\n"
             for split in ("train", "valid"):
                 (root / "data" / f"{split}.jsonl").write_text(row * 64, encoding="utf-8")
@@ -107,7 +116,7 @@ def main() -> None:
             "data": "data",
             "num_layers": 2,
             "iters": chosen.iters,
-            "batch_size": 8,
+            "batch_size": chosen.batch_size,
             "learning_rate": 1e-4,
             "max_seq_length": chosen.tokens,
             "steps_per_report": 10,
@@ -131,6 +140,7 @@ def main() -> None:
         json.dumps(
             {
                 "benchmark": "training against stock mlx_lm lora, alternating",
+                "backend": BACKEND,
                 "rounds": chosen.rounds,
                 "arguments": {k: v for k, v in vars(chosen).items() if k != "rounds"},
                 "speed_ratio_median": round(statistics.median(speeds), 3),

@@ -76,8 +76,11 @@ def make_tiny_model(
     quantize_bits: int | None = None,
     dtype: str | None = None,
     chat_template: str | None = "base",
+    shape: dict[str, Any] | None = None,
 ) -> Path:
     """Write a random model folder that `mlx_lm.load` takes; gives `folder`.
+
+    `shape` has keys of config.json that replace those made from the other arguments.
 
     `hidden` is best a multiple of 64 (a smaller multiple of 32 quantises in groups of 32). `chat_template` is the
     template's text, None for a tokenizer without one, or "base" for the demo's ChatML.
@@ -89,7 +92,7 @@ def make_tiny_model(
 
     target = Path(folder)
     target.mkdir(parents=True)
-    config = tiny_config(model_type, hidden=hidden, layers=layers, vocab=vocab, tie=tie)
+    config = tiny_config(model_type, hidden=hidden, layers=layers, vocab=vocab, tie=tie) | (shape or {})
     module = importlib.import_module(f"mlx_lm.models.{MODEL_REMAPPING.get(model_type, model_type)}")
     mx.random.seed(seed)
     model = module.Model(module.ModelArgs.from_dict(config))
@@ -98,7 +101,7 @@ def make_tiny_model(
         model.pop("lm_head")
         model.tie_word_embeddings = True
     if quantize_bits is not None:
-        group = 64 if hidden % 64 == 0 else 32
+        group = 64 if config["hidden_size"] % 64 == 0 else 32
         model, config = quantize_model(model, config, group_size=group, bits=quantize_bits)
     if dtype is not None:
         model.set_dtype(getattr(mx, dtype))
