@@ -145,6 +145,7 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
 
     from mcp_server.workers import loop, train
     from mcp_server.workers.guard import guard
+    from mcp_server.workers.losses import weighed
     from mcp_server.workers.proof import choose_loss
     from mcp_server.workers.tokens import TokenRows
     from mcp_server.workers.validation import Validation
@@ -171,9 +172,13 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
             ends.append(time.perf_counter())
             losses.append(train_info["train_loss"])
 
+    counted = [sum(map(rows.counted, batch)) for batch in plan]
+    usual = sum(counted) / len(plan)
+
     def batches(**_: Any) -> Any:
-        for batch in plan:
-            yield rows.batch(batch)
+        for batch, count in zip(plan, counted, strict=True):
+            arrays = rows.batch(batch)
+            yield (*arrays, mx.array(count / usual, mx.float32)) if options.buckets else arrays
 
     cli_ui.make_console().quiet = True
     mx.clear_cache()
@@ -185,7 +190,8 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
             grad_checkpoint=options.grad_checkpoint, clear_cache_threshold=kept,
         )  # fmt: skip
         trainer.train(
-            model=model, optimizer=optimizer, train_dataset=[], args=arguments, loss=loss,
+            model=model, optimizer=optimizer, train_dataset=[], args=arguments,
+            loss=weighed(loss) if options.buckets else loss,
             iterate_batches=batches, training_callback=Clock(),
         )  # fmt: skip
     peak = mx.get_peak_memory()
@@ -204,7 +210,7 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
         "steps_timed": len(again),
         "seconds_of_first_steps": round(ends[-1] - ends[0] - seconds, 2),
         "peak_gb": round(peak / 1e9, 4),
-        "train_loss": losses[-1],
+        "train_loss": losses[-1] * (usual / counted[-1] if options.buckets else 1),
         "eval_loss": held_out.loss(model, trainer.default_loss),
         "padding": round(1 - sum(tokens) / padded, 4),
         "fused_loss": fused,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice, pairwise
 from typing import Any
 
@@ -102,16 +102,26 @@ class BatchOrder:
         self.batch_size = batch_size
         self._share = share or Share()
 
-    def __iter__(self) -> Iterator[Iterator[tuple[mx.array, ...]]]:
-        """Each batch as its parts, made when they are asked for: the arguments of the loss, or of ``losses.weighed``."""
+    @property
+    def weighs(self) -> bool:
+        """Whether the loss is ``losses.weighed``: of shares of a batch, or since batches don't count alike."""
+        return self._share.number > 1
+
+    def weight(self, batch: Batch) -> float:
+        """What the mean loss of ``batch`` is multiplied by: in mlx-lm every batch counts alike, whatever it holds."""
+        return 1.0
+
+    def __iter__(self) -> Iterator[tuple[float, Iterator[tuple[mx.array, ...]]]]:
+        """Each batch: its weight, and its parts, made when asked for: the arguments of the loss, or of ``losses.weighed``."""
         for batch in self.batches():
-            yield map(partial(self._arrays, batch), self._share.of(batch))
+            yield self.weight(batch), map(partial(self._arrays, batch), self._share.of(batch))
 
     def _arrays(self, batch: Batch, part: Batch) -> tuple[mx.array, ...]:
-        if self._share.number == 1:
+        if not self.weighs:
             return self.rows.batch(part)
-        weight = to_device(np.array(self._share.weight(part, batch, self.rows), np.float32))
-        return *(self.rows.batch(part) if part else self.rows.blank(batch[0])), weight
+        weight = self.weight(batch) * self._share.weight(part, batch, self.rows)
+        arrays = self.rows.batch(part) if part else self.rows.blank(batch[0])
+        return *arrays, to_device(np.array(weight, np.float32))
 
     def batches(self) -> Iterator[Batch]:
         """The whole batches from here on; what is taken of them is taken."""
@@ -202,7 +212,15 @@ class BucketedOrder(BatchOrder):
     drawn from (seed, epoch) alone, so a position is two numbers, every rank has the same order, and only the windows that a
     run reaches are tokenized. Rows left over in a window go into the next; the last batch of an epoch may be small. The
     first batch of all is the longest of its window, so that too little memory shows at once.
+
+    A batch is weighted by its trained tokens, so that each token counts the same in training as it does in validation. Where
+    batches of short rows counted as much as those of long ones, the loss after training was higher (benchmarks/quality.py).
     """
+
+    @property
+    def weighs(self) -> bool:
+        """As in the base class."""
+        return True
 
     def __init__(self, rows: TokenRows, batch_size: int, seed: int, share: Share | None = None) -> None:
         super().__init__(rows, batch_size, share)
@@ -222,6 +240,19 @@ class BucketedOrder(BatchOrder):
             if not found and self._taken == 0:
                 raise DataError(_nothing(self.rows))
             self._epoch, self._taken = self._epoch + 1, 0
+
+    def weight(self, batch: Batch) -> float:
+        """Its trained tokens by those of a usual batch."""
+        return sum(map(self.rows.counted, batch)) / self._usual
+
+    @cached_property
+    def _usual(self) -> float:
+        """Trained tokens of a batch, by the first rows that are read: the same number in every process of a run."""
+        for rows in self._windows(np.random.default_rng([self._seed, 0])):
+            counts = [self.rows.counted(piece) for row in rows for piece in self.rows.pieces(row)]
+            if counts:
+                return max(1, sum(counts)) / len(counts) * self.batch_size
+        raise DataError(_nothing(self.rows))
 
     def coming(self, batches: int) -> Iterator[Batch]:
         """As in the base class."""
@@ -245,20 +276,24 @@ class BucketedOrder(BatchOrder):
 
     def _of_epoch(self, epoch: int) -> Iterator[Batch]:
         draw = np.random.default_rng([self._seed, epoch])
-        shuffled = draw.permutation(len(self.rows))
         left: Batch = []
-        for start in range(0, len(shuffled), self._window):
-            rows = shuffled[start : start + self._window]
-            pool = left + [piece for row in rows for piece in self.rows.pieces(int(row))]
+        windows = self._windows(draw)
+        for number, rows in enumerate(windows):
+            pool = left + [piece for row in rows for piece in self.rows.pieces(row)]
             left, batches = _buckets(pool, self.batch_size, self.rows, draw)
-            if left and start + self._window >= len(shuffled):
+            if left and number == len(windows) - 1:
                 batches.append(left)
             order = draw.permutation(len(batches)).tolist()
-            if epoch == start == 0 and batches:
+            if epoch == number == 0 and batches:
                 longest = max(order, key=lambda index: max(map(self.rows.length, batches[index])))
                 order.remove(longest)
                 order.insert(0, longest)
             yield from (batches[index] for index in order)
+
+    def _windows(self, draw: np.random.Generator) -> list[list[int]]:
+        """An epoch's rows, shuffled by ``draw``."""
+        shuffled = draw.permutation(len(self.rows)).tolist()
+        return [shuffled[start : start + self._window] for start in range(0, len(shuffled), self._window)]
 
 
 def _buckets(pool: Batch, size: int, rows: TokenRows, draw: np.random.Generator) -> tuple[Batch, list[Batch]]:

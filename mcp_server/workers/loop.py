@@ -96,6 +96,7 @@ class TrainingLoop(TrainingCallback):
         self._window = Window()
         self._parts_done = 0
         self._step_loss = 0.0
+        self._weight = 1.0  # of the batch that is trained on
         self._counted_tokens = 0
         self._learning_rate = float("nan")
         self._swap_at_start = psutil.swap_memory().used
@@ -158,7 +159,7 @@ class TrainingLoop(TrainingCallback):
                     grad_accumulation_steps=options.grad_accumulation_steps * self._parts,
                     clear_cache_threshold=cache_threshold(options),
                 ),
-                loss=self.loss if self._share.number == 1 else weighed(self.loss),
+                loss=weighed(self.loss) if self.order.weighs else self.loss,
                 iterate_batches=self._batches,
                 training_callback=self,
             )
@@ -177,7 +178,7 @@ class TrainingLoop(TrainingCallback):
                 self.stopped = True
                 return
             # In stock's order, since both draw random numbers: first the batch, then validation.
-            parts = next(steps)
+            self._weight, parts = next(steps)
             self._validate_if_due(self.step + 1)
             if self.stopped_early:
                 return
@@ -186,7 +187,7 @@ class TrainingLoop(TrainingCallback):
 
     def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
         """The trainer's callback, after each iteration."""
-        loss = float(train_info["train_loss"])
+        loss = float(train_info["train_loss"]) / self._weight  # what is reported is the batch's own mean
         counted = int(train_info["trained_tokens"])  # since this process began
         tokens, self._counted_tokens = counted - self._counted_tokens, counted
         self.trained_tokens += tokens

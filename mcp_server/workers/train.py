@@ -188,8 +188,9 @@ def _measures(
     loop.loss, fused = choose_loss(model, options, order.rows.batch(next(order.coming(1))), ranks)
     kept = cache_threshold(options)
     backend, _ = machine.backend(machine.collect())
+    bucketed = "on: rows of like length share a batch, each token counts the same"
     chosen = {
-        "length_bucketing": "on: rows of like length share a batch" if options.buckets else "off: stock's batches",
+        "length_bucketing": bucketed if options.buckets else "off: stock's batches",
         "fused_loss": fused,
         "allocator_cache": f"on: up to {kept / 1e9:.3g} GB kept" if kept else "off: cleared at every step",
         "command_buffer_limits": measures.describe_buffer_limits(options, backend, os.environ),

@@ -6,14 +6,21 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import mlx.core as mx
 import pytest
 from mcp.client import Client
+from mlx_lm.tuner.datasets import load_dataset as load_rows
 
 from mcp_server.jobs.events import read_since
 from mcp_server.jobs.store import JobFolder
+from mcp_server.training.options import TrainingOptions
+from mcp_server.workers.batches import make_order
+from mcp_server.workers.loading import load_model
+from mcp_server.workers.losses import masked_loss
+from mcp_server.workers.tokens import TokenRows
 from tests.exactness import finish, losses, options, run, run_with_kills, weights
 from tests.helpers import call, end_of, training
 from tests.tiny import make_tiny_model
@@ -89,6 +96,27 @@ def test_fused_losses_equal_stock_ones(project: Path):
     for (kind, step, ours), (same_kind, same_step, theirs) in zip(losses(fused), losses(stock), strict=True):
         assert (kind, step) == (same_kind, same_step)
         assert ours == pytest.approx(theirs, rel=1e-5)
+
+
+def test_reported_loss_is_the_batchs_own_mean_though_batches_are_weighted_by_their_tokens(project: Path):
+    """A learning rate that changes nothing: the losses can be worked out beforehand."""
+    lines = [json.dumps({"text": " ".join(["the lamp costs 42"] * (1 + 5 * (n % 3)))}) for n in range(12)]
+    for split in ("train", "valid"):
+        (project / "data" / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    chosen = options("lora", "sgd", iters=6, lr_schedule=None, warmup=0, learning_rate=1e-30, mask_prompt=False)
+    chosen |= {"lora_parameters": {"rank": 4, "scale": 10.0, "dropout": 0.0}, "steps_per_report": 1}
+    job = run(**chosen, adapter_path="adapters/still")
+    assert finish(job) == "completed", job.state().why
+    found = [loss for kind, _, loss in losses(job) if kind == "train"]
+    settings = TrainingOptions.model_validate(job.spec().options)
+    model, tokenizer = load_model(settings.model)
+    data, _, _ = load_rows(SimpleNamespace(**settings.as_mlx_lm()), tokenizer)
+    train_set = TokenRows(data, "train.jsonl", settings, tokenizer)
+    order = make_order(train_set, settings)
+    expected = [cast(float, masked_loss(model, *train_set.batch(batch))[0].item()) for batch in order.coming(6)]
+    assert found == pytest.approx(expected, rel=1e-5)
+    weights_of = {round(order.weight(batch), 2) for batch in order.coming(6)}
+    assert len(weights_of) > 1
 
 
 def _option_names() -> set[str]:

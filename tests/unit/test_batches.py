@@ -220,7 +220,8 @@ def test_without_bucketing_batches_are_stocks_own(grown: dict[str, Any]):
     stock = list(islice(trainer.iterate_batches(data, 4, 64, loop=True), 20))
     np.random.seed(7)
     order = make_order(rows_of(lengths, prompt=1, **grown), options(**grown))
-    for (tokens, spans), parts in zip(stock, order, strict=False):
+    for (tokens, spans), (weight, parts) in zip(stock, order, strict=False):
+        assert weight == 1
         ((ours, where),) = parts
         assert ours.dtype == tokens.dtype
         assert mx.array_equal(ours, tokens)
@@ -252,7 +253,8 @@ class _Next(nn.Module):
 def shared_loss(model: nn.Module, order: BatchOrder) -> tuple[float, int, mx.array]:
     """Summed losses, trained tokens and summed gradient of what ``order`` gives of its next batch."""
     total, tokens, gradient = 0.0, 0, mx.zeros((16, 8))
-    for arrays in next(iter(order)):
+    _, parts = next(iter(order))
+    for arrays in parts:
         loss = weighed(masked_loss) if len(arrays) == 3 else masked_loss
         (value, count), found = nn.value_and_grad(model, loss)(model, *arrays)
         total += cast(float, value.item())
@@ -300,13 +302,45 @@ def _masked(lengths: list[int]) -> TokenRows:
 def test_with_stock_ranks_count_alike_whatever_their_tokens(size: int, parts: int, ranks: int):
     """mlx-lm's mean over the ranks of each rank's mean; a rank without a row, which it does not know, is left out."""
     rows = rows_of([9, 40, 12, 7, 64][:size])
-    batch = next(BucketedOrder(rows, 8, 1).batches())
+    batch = next(StockOrder(rows, 8).batches())
     model = _Next()
     own = [batch[rank::ranks] for rank in range(ranks) if batch[rank::ranks]]
     means: list[Any] = [masked_loss(model, *rows.batch(mine))[0].item() for mine in own]
     shares = [Share(parts, rank, ranks, plain=True) for rank in range(ranks)]
-    found = sum(shared_loss(model, BucketedOrder(rows, 8, 1, share))[0] for share in shares)
+    found = sum(shared_loss(model, StockOrder(rows, 8, share))[0] for share in shares)
     assert found / (parts * ranks) == pytest.approx(sum(means) / len(means), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["spans", "masks"])
+def test_every_trained_token_of_an_epoch_counts_the_same_in_batches_of_like_length(kind: str):
+    """The epoch's weighted gradients add up to that of all rows in one batch, whose mean is over tokens, and stock's don't."""
+    lengths = [3, 60, 4, 5, 61, 33, 6, 20, 50, 7, 3]
+    rows = _masked(lengths) if kind == "masks" else rows_of(lengths)
+    model = _Next()
+    pieces = [piece for row in range(len(lengths)) for piece in rows.pieces(row)]
+    (_, tokens), whole = nn.value_and_grad(model, masked_loss)(model, *rows.batch(pieces))
+    order = BucketedOrder(rows, 2, seed=1)
+    weighted, alike, usual = mx.zeros((16, 8)), mx.zeros((16, 8)), []
+    for batch, (weight, parts) in zip(list(order.coming(6)), order, strict=False):
+        (arrays,) = parts
+        assert arrays[2].item() == pytest.approx(weight)
+        (_, counted), found = nn.value_and_grad(model, masked_loss)(model, *rows.batch(batch))
+        weighted += weight * found["embed"]["weight"]
+        alike += found["embed"]["weight"]
+        usual.append(cast(int, counted.item()) / weight)
+    assert usual == pytest.approx([usual[0]] * 6)
+    apart = mx.abs(weighted * usual[0] / tokens - whole["embed"]["weight"]).max()
+    assert float(apart) < 1e-6 < float(mx.abs(alike / 6 - whole["embed"]["weight"]).max())
+
+
+def test_a_usual_batch_is_the_same_after_a_resume_and_for_every_rank():
+    lengths = [5 + 7 * (n % 9) for n in range(40)]
+    order = BucketedOrder(rows_of(lengths), 4, seed=2)
+    first = [weight for weight, _ in islice(order, 13)]
+    assert sum(first[:10]) / 10 == pytest.approx(1, abs=0.3)
+    again = BucketedOrder(rows_of(lengths), 4, seed=2, share=Share(1, 1, 2))
+    again.restore(order.position() | {"taken": 0, "epoch": 1})
+    assert [weight for weight, _ in islice(again, 3)] == first[10:]
 
 
 @pytest.mark.parametrize("rows", range(1, 9))
