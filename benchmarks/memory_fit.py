@@ -32,17 +32,17 @@ from mcp_server.training.options import TrainingOptions
 
 KEPT = {
     "hidden": 4.5, "query": 4.2, "key": 1.9, "mlp": 4.6, "norm": 1, "expert_hidden": 2.9, "expert_mlp": 4.4, "attention": 1,
-    "score_cap": 1.1, "wide": 1, "full": 1.06, "lora": 0.9, "rank": 1, "dropout": 1.3, "dora": 0.93, "dora_weight": 1,
+    "score_cap": 1.1, "wide": 1, "full": 1.06, "lora": 1, "rank": 1, "dropout": 1, "dora": 0.93, "dora_weight": 1,
     "boundary": 1.15,
 }  # fmt: skip
 START = KEPT | {
     "logits": 4.2, "logits32": 0.1, "softcap": 1.2, "fused": 4.4, "fused32": 0.1, "fused_hidden": 3,
-    "update": 3.75, "packed": 1, "dora_ahead": 1, "gc_loss": 1.3, "recompute": 1.1,
+    "update": 3.75, "packed": 1, "dora_ahead": 0.5, "gc_loss": 1.3, "gc_loss_expert": 0.7, "recompute": 1.1,
     "ahead_mlp": 5, "ahead_hidden": 2, "ahead_attention": 0.2,
-    "back_attention": 2.2, "back_mlp": 6, "back_hidden": 5, "back_wide": 1.5,
+    "back_attention": 3, "back_mlp": 9, "back_mlp_held": 3.6, "back_hidden": 5, "back_wide": 1.5,
 }  # fmt: skip
 PULL, PULL_KEPT = 0.3, 1.0
-BUILDING = ("fitted", "fused_fitted", "drawn", "drawn_again", "drawn_third", "drawn_fourth")
+BUILDING = ("fitted", "fused_fitted", "drawn", "drawn_again", "drawn_third", "drawn_fourth", "drawn_fifth")
 PARTS = (*BUILDING, "held_out", "later", "fused_held_out", "blind")
 UNDER = 1.8
 Point = tuple[dict[str, Any], ModelShape, TrainingOptions]
@@ -65,13 +65,13 @@ def errors(points: list[Point], k: Coefficients) -> np.ndarray:
     return np.array(peaks) / np.array([row["peak_bytes"] for row, _, _ in points]) - 1
 
 
-def fit(points: list[Point]) -> Coefficients:
-    """The coefficients that meet ``points`` best."""
+def fit(points: list[Point], *, compiled: bool) -> Coefficients:
+    """The coefficients that meet ``points`` best; ``compiled``: whether mlx compiled their steps."""
     start = np.array(list(START.values()), dtype=float)
     pulls = np.array([PULL_KEPT if name in KEPT else PULL for name in START])
 
     def made(x: np.ndarray) -> Coefficients:
-        return Coefficients(**dict(zip(START, x.tolist(), strict=True)), error=0, origin="fitted")
+        return Coefficients(**dict(zip(START, x.tolist(), strict=True)), merges=compiled, error=0, origin="fitted")
 
     def residuals(x: np.ndarray) -> np.ndarray:
         missed = np.log1p(errors(points, made(x)))
@@ -145,9 +145,9 @@ def main() -> None:
             del found["rows"]
         print(json.dumps(found, indent=1))
         return
-    points = load(arguments.grid)
+    points, recorded = load(arguments.grid), json.loads(arguments.grid.read_text())
     parts = {part: [point for point in points if point[0]["part"] == part] for part in PARTS}
-    k = fit([point for part in BUILDING for point in parts[part]])
+    k = fit([point for part in BUILDING for point in parts[part]], compiled=recorded["compiled"])
     found = {part: summary(chosen, k) for part, chosen in parts.items() if chosen}
     print(json.dumps({"coefficients": {name: getattr(k, name) for name in START}} | found))
 

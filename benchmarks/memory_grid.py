@@ -287,12 +287,14 @@ FUSED_HELD_OUT: list[Row] = [
 # Draws in which every row has a shape of its own. Each was committed with formula and coefficients and measured afterwards, as
 # far as the time went; what was missed led to a change, and the draw is fitted to since then: the second (gemma3's norms), the
 # third (a fused loss of fewer tokens than its chunks; DoRA's adapted weights), the fourth (16-bit weights that DoRA keeps in 32
-# bits with grad_checkpoint; a fused loss in one chunk). Nothing was changed by the last one's errors.
+# bits with grad_checkpoint; a fused loss in one chunk), the fifth (inputs that LoRA casts to 32 bits once for the layers that
+# share them; DoRA's adapted weights, which are not there at the loss). Nothing was changed by the last one's errors.
 _DRAWS = {
     "drawn_again": memory_draw.draw(4112026, 32),
     "drawn_third": memory_draw.draw(23112026, 32, size=0.3),
     "drawn_fourth": memory_draw.draw(24112026, 32, size=0.2),
-    "blind": memory_draw.draw(25112026, 32, size=0.2),
+    "drawn_fifth": memory_draw.draw(25112026, 32, size=0.2),
+    "blind": memory_draw.draw(26112026, 32, size=0.2),
 }
 for _shapes, _ in _DRAWS.values():
     SHAPES |= _shapes

@@ -13,27 +13,32 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
                 (and k_score_cap more where they are capped by a tanh)
               all of this times k_wide when b = 2 (some of it is kept in 32 bits)
               + k_full·T·b·Σ inputs of the linear layers      with full fine-tuning, whose weights' gradients need them
-              + k_lora·T·(4 if b = 2 else 0)·Σ inputs       LoRA's weights are 32-bit, and so are its inputs then
+              + k_lora·T·(4·R - b·R) when b = 2     LoRA's weights are 32-bit: its inputs are kept so, not as they were. R: the
+                inputs of the arrays that adapted layers read, since mlx compiles the casts of one array into one. Queries,
+                keys and values read one, gate and up one, and in a block with one norm (cohere's) all five the same;
+                uncompiled each layer casts its own: 4·Σ inputs - b·R
               + k_rank·T·4·r·(number of adapted layers)
-              + k_dropout·T·Σ inputs·(4 if b = 2 else b)    with dropout
-              + k_dora·T·b·Σ outputs + k_dora_weight·b·Σ inputs·outputs (quantized)     with DoRA
+                or, with dropout, k_dropout·T·((4 + b)·Σ inputs - b·R): each layer's own dropped input and mask
+              + k_dora·T·b·Σ outputs     with DoRA
+              + k_dora_weight·b·Σ inputs·outputs     with DoRA of quantized weights and no grad_checkpoint: unpacked
     ahead     = T·b·(k_ahead_mlp·I + k_ahead_hidden·normed + k_ahead_attention·heads·L + k_packed·P)
                 times k_back_wide when b = 2; P: outputs of layers that make several projections at once (phi3), since the
                 gradient of a slice is as wide as what it was cut from
-              + k_dora_ahead·4·Σ inputs·outputs       with DoRA, which adds the 32-bit product of its matrices to each weight
-    backward  = T·b·(k_back_attention·heads·L + k_back_mlp·I + k_back_hidden·normed + k_packed·P)
-                times k_back_wide when b = 2: while one block is gone through
-              + k_dora_ahead·4·Σ inputs·outputs       with DoRA
+    backward  = T·b·(max(k_back_mlp·I, k_back_mlp_held·I + k_back_attention·heads·L) + k_back_hidden·normed + k_packed·P)
+                times k_back_wide when b = 2: while one block is gone through, first its MLP, then its attention
+              + k_dora_ahead·4·Σ inputs·outputs     with DoRA, which adds the 32-bit product of its matrices to each weight;
+                twice that for quantized weights when b = 2; nothing where 32-bit copies are kept, whose place it takes
               + k_recompute·block                                                 with grad_checkpoint
     loss      = k_logits·T·V·b + k_logits32·T·V·4 (when b = 2) + k_softcap·T·V·b (when logits are capped)
-              + ahead, or with grad_checkpoint k_gc_loss·block: the last block's backward pass, or its second forward pass,
-                is queued while the logits are there
+              + ahead, or with grad_checkpoint k_gc_loss·block (k_gc_loss_expert of the experts' part, whose routing takes
+                up much of the queue): the last block's backward pass, or its second forward pass, is queued while the
+                logits are there
                 or, with the fused loss in chunks of C tokens (``training/measures.py``), n of them in flight, F = min(n·C, T):
                 F·V·b·(k_fused + k_softcap when capped) + k_fused32·F·V·4 (when b = 2) + k_fused_hidden·T·H·b
                 + ahead (or k_gc_loss·block) where all is one chunk, which is no longer than what is queued ahead
     kept      = N·block, or with grad_checkpoint only each block's input: N·k_boundary·T·H·b
-              + N·4·Σ inputs·outputs   with DoRA, b = 2 and grad_checkpoint: a 32-bit copy of each adapted weight (measured:
-                4 layers of 3.9 MB each took 15.2 MB more than without, and none in 32 bits; MLX waiting for each changes nothing)
+              + N·Σ inputs·outputs·(4 when b = 2, and b when quantized)     with DoRA and grad_checkpoint: mlx compiles the
+                two forward passes' casts and unpackings of a weight into one, which stays from the first to the second
     peak      = resident + max(kept + loss, kept + backward, k_update·trained bytes)
                 of which kept, loss and backward times k_scale (1 on the CPU)
 
@@ -43,6 +48,11 @@ queues up to a hundred steps before it waits: ten tasks (``MAX_ACTIVE_TASKS`` in
 operations around the peak are there at once, dead or not: at the loss those of the last block's backward pass (mostly its
 MLP's), however few blocks are trained, and two or three chunks of the fused loss. With ``mx.set_memory_limit(1)``, which makes
 it wait for each, 52 of the grid's configurations need 4 to 38 % less (median 19 %).
+
+**DoRA**, measured against LoRA of the same step (96 to 768 tokens; llama, qwen2, cohere): at the loss nothing of the adapted
+weights is there; in the backward pass 0.2 to 0.5 of a block's 32-bit size, 1 to 1.2 for weights of 4 bits with 16-bit
+activations. With grad_checkpoint 1, 2 and 4 layers of 3.2 MB took 2.8, 8.1 and 12.5 MB more in 16 bits, 1 and 4 layers 5.7 and
+15.4 MB more in 4 bits with 32-bit activations, 6.8 and 19.4 MB more in 4 bits with 16-bit ones.
 
 Sources: what mlx_lm 0.32.2's ``tuner/trainer.py``, ``tuner/lora.py``, ``tuner/dora.py`` and ``models/*.py`` keep for the
 backward pass (read), and the grid of ``benchmarks/memory_grid.py`` (measured).
@@ -59,6 +69,7 @@ from mcp_server.training.options import TrainingOptions
 
 # Copies of the trained weights that an optimizer keeps (mlx.optimizers 0.32: read). Adafactor keeps one row and one column.
 _STATES = {"adam": 2.0, "adamw": 2.0, "muon": 1.0, "sgd": 0.0, "adafactor": 0.05}
+_SIDE_BY_SIDE = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")  # layers whose input is their neighbours' too
 _PACKED = ("qkv_proj", "gate_up_proj")  # several projections in one layer
 PAD = 32  # mlx-lm pads a batch to a multiple of this, plus one token
 
@@ -138,9 +149,9 @@ def estimate(
     loss = _loss(shape, options, rows, k, chunk)
     if options.grad_checkpoint:
         kept = count * k.boundary * rows * shape.hidden * b
-        if options.fine_tune_type == "dora" and b == 2:  # its 32-bit matrices make 32-bit copies of 16-bit weights
-            kept += count * 4 * sum(module.parameters for module in adapted(shape, options))
-        beside = k.gc_loss * block
+        kept += count * _merged_copies(shape, options, k)
+        experts = _experts(shape, rows, k)
+        beside = k.gc_loss * (block - experts) + k.gc_loss_expert * experts
         backward += k.recompute * block
     else:
         kept = count * block
@@ -194,7 +205,15 @@ def fuses(shape: ModelShape, options: TrainingOptions) -> bool:
 
 def _backward(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:
     """What the backward pass of one block holds beside the saved activations, bytes."""
-    return _passing(shape, options, tokens, k, mlp=k.back_mlp, hidden=k.back_hidden, attention=k.back_attention)
+    b = shape.act_bytes
+    passing = max(
+        _passing(shape, options, tokens, k, mlp=k.back_mlp, hidden=k.back_hidden, attention=0),
+        _passing(shape, options, tokens, k, mlp=k.back_mlp_held, hidden=k.back_hidden, attention=k.back_attention),
+    )
+    if options.fine_tune_type == "dora" and not (b == 2 and options.grad_checkpoint and k.merges):
+        width = 8 if b == 2 and shape.quantized else 4
+        passing += k.dora_ahead * width * sum(module.parameters for module in adapted(shape, options))
+    return passing
 
 
 def _ahead(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:
@@ -212,6 +231,25 @@ def _packed(shape: ModelShape) -> int:
     return sum(module.outputs for module in shape.modules if module.name.endswith(_PACKED))
 
 
+def _merged_copies(shape: ModelShape, options: TrainingOptions, k: Coefficients) -> float:
+    """Copies of one block's weights that DoRA makes in the first forward pass and compile keeps for the second, bytes."""
+    if options.fine_tune_type != "dora" or not k.merges:
+        return 0
+    b = shape.act_bytes
+    width = (b if shape.quantized else 0) + (4 if b == 2 else 0)
+    return width * sum(module.parameters for module in adapted(shape, options))
+
+
+def _inputs_read(shape: ModelShape, modules: list[Module]) -> int:
+    """Numbers a token that ``modules`` read: layers side by side read one array, in a block with one norm (cohere's) all do."""
+    widths: dict[str, int] = {}
+    for module in modules:
+        parent, _, name = module.name.removesuffix(".weight").rpartition(".")
+        place = module.name if name not in _SIDE_BY_SIDE else "block" if shape.norms == 1 else parent
+        widths[place] = module.inputs * (shape.active_experts if module.expert else 1)
+    return sum(widths.values())
+
+
 def _passing(
     shape: ModelShape,
     options: TrainingOptions,
@@ -224,15 +262,19 @@ def _passing(
 ) -> float:
     """So many arrays as wide as the MLP, the hidden states and the attention scores of one block, bytes.
 
-    With packed projections and, with DoRA, its adapted weights (32 bits) beside them.
+    With packed projections beside them.
     """
     width = shape.act_bytes * (k.back_wide if shape.act_bytes == 2 else 1)
     widest = shape.mlp + shape.active_experts * shape.expert_mlp
     values = k.packed * _packed(shape) + mlp * widest + hidden * _normed(shape) + attention * shape.heads * tokens
-    passing = width * options.batch_size * tokens * values
-    if options.fine_tune_type == "dora":
-        passing += k.dora_ahead * 4 * sum(module.parameters for module in adapted(shape, options))
-    return passing
+    return width * options.batch_size * tokens * values
+
+
+def _experts(shape: ModelShape, rows: int, k: Coefficients) -> float:
+    """Saved activations of the experts of one trained block, bytes."""
+    b = shape.act_bytes
+    saved = rows * b * shape.active_experts * (k.expert_hidden * shape.hidden + k.expert_mlp * shape.expert_mlp)
+    return saved * k.wide if b == 2 else saved
 
 
 def _block(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:
@@ -241,10 +283,10 @@ def _block(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coeffici
     rows = batch * tokens
     saved = rows * b * (k.hidden * shape.hidden + k.query * shape.query + k.key * shape.key + k.mlp * shape.mlp)
     saved += rows * b * 2 * k.norm * (_normed(shape) - shape.hidden)
-    saved += rows * b * shape.active_experts * (k.expert_hidden * shape.hidden + k.expert_mlp * shape.expert_mlp)
     saved += (k.attention + k.score_cap * shape.score_cap) * batch * shape.heads * tokens * tokens * b
     if b == 2:
         saved *= k.wide
+    saved += _experts(shape, rows, k)
     full = options.fine_tune_type == "full"
     modules = shape.modules if full else adapted(shape, options)
     # An expert's layer is given the tokens sent to it: active_experts copies of each.
@@ -253,13 +295,14 @@ def _block(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coeffici
     reached = sum(shape.active_experts if m.expert else 1 for m in modules)
     if full:
         return saved + k.full * rows * b * inputs
-    if b == 2:
-        saved += k.lora * rows * 4 * inputs
-    saved += k.rank * rows * 4 * options.lora_parameters.rank * reached
+    read = _inputs_read(shape, modules)
     if options.lora_parameters.dropout:
-        saved += k.dropout * rows * 4 * inputs
+        saved += k.dropout * rows * ((4 + b) * inputs - b * read)
+    elif b == 2:
+        saved += k.lora * rows * (4 * (read if k.merges else inputs) - b * read)
+    saved += k.rank * rows * 4 * options.lora_parameters.rank * reached
     if options.fine_tune_type == "dora":
         saved += k.dora * rows * b * outputs
-        if shape.quantized:
+        if shape.quantized and not options.grad_checkpoint:
             saved += k.dora_weight * b * sum(m.parameters for m in modules)
     return saved
