@@ -43,7 +43,7 @@ START = KEPT | {
 }  # fmt: skip
 PULL, PULL_KEPT = 0.3, 1.0
 BUILDING = ("fitted", "fused_fitted", "drawn", "drawn_again", "drawn_third", "drawn_fourth", "drawn_fifth")
-PARTS = (*BUILDING, "held_out", "later", "fused_held_out", "blind")
+PARTS = (*BUILDING, "held_out", "later", "fused_held_out", "blind", "left_over")
 UNDER = 1.8
 Point = tuple[dict[str, Any], ModelShape, TrainingOptions]
 

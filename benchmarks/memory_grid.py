@@ -296,6 +296,13 @@ _DRAWS = {
     "drawn_fifth": memory_draw.draw(25112026, 32, size=0.2),
     "blind": memory_draw.draw(26112026, 32, size=0.2),
 }
+# Their rows that time did not allow to measure then, by number. They were measured after the sixth draw: blind as it is.
+_LEFT_OVER = {
+    "drawn_again": (0, 7, 19, 20, 21, 22, 23, 25, 26, 27, 28, 30, 31),
+    "drawn_third": (0, 2, 4, 6, 7, 8, 10, 11, 12, 16, 19, 23, 24, 30, 31),
+    "drawn_fourth": (2, 3, 4, 6, 16, 17, 20, 22, 24, 26, 28, 30),
+    "drawn_fifth": (4, 10, 23, 29, 31),
+}
 for _shapes, _ in _DRAWS.values():
     SHAPES |= _shapes
 
@@ -315,7 +322,11 @@ def specs() -> list[dict[str, Any]]:
     """Every configuration, with the part it plays."""
     parts = {"fitted": FITTED, "held_out": HELD_OUT, "later": LATER, "drawn": DRAWN}
     parts |= {"fused_fitted": FUSED_FITTED, "fused_held_out": FUSED_HELD_OUT}
-    parts |= {part: rows for part, (_, rows) in _DRAWS.items()}
+    parts |= {
+        part: [row for n, row in enumerate(rows) if n not in _LEFT_OVER.get(part, ())]
+        for part, (_, rows) in _DRAWS.items()
+    }
+    parts["left_over"] = [_DRAWS[part][1][number] for part, numbers in _LEFT_OVER.items() for number in numbers]
     return [_spec(row, part) for part, rows in parts.items() for row in rows]
 
 
