@@ -38,6 +38,13 @@ def draw(seed: int, count: int, size: float = 1.0) -> tuple[dict[str, Config], l
     return shapes, rows
 
 
+def draw_16_bit(seed: int, count: int, size: float) -> tuple[dict[str, Config], list[Row]]:
+    """The first ``count`` rows of a long draw that are DoRA or full fine-tuning with 16-bit activations, which are rare."""
+    shapes, rows = draw(seed, 50 * count, size)
+    found = [row for row in rows if row[1].endswith("16") and "fine_tune_type" in row[5]][:count]
+    return {row[0]: shapes[row[0]] for row in found}, found
+
+
 def _shape(choose: random.Random) -> Config:
     kind = choose.choice(_TYPES)
     hidden = choose.choice((192, 256, 320, 384, 448, 512))

@@ -32,18 +32,27 @@ from mcp_server.training.options import TrainingOptions
 
 KEPT = {
     "hidden": 4.5, "query": 4.2, "key": 1.9, "mlp": 4.6, "norm": 1, "expert_hidden": 2.9, "expert_mlp": 4.4, "attention": 1,
-    "score_cap": 1.1, "wide": 1, "full": 1.06, "lora": 1, "rank": 1, "dropout": 1, "dora": 0.93, "dora_weight": 1,
+    "score_cap": 1.1, "wide": 1, "lora": 1, "rank": 1, "dropout": 1, "dora": 0.93, "dora_weight": 1,
     "boundary": 1.15,
 }  # fmt: skip
 START = KEPT | {
     "logits": 4.2, "logits32": 0.1, "softcap": 1.2, "fused": 4.4, "fused32": 0.1, "fused_hidden": 3,
-    "update": 3.75, "packed": 1, "dora_ahead": 0.5, "gc_loss": 1.3, "gc_loss_expert": 0.7, "recompute": 1.1,
-    "ahead_mlp": 5, "ahead_hidden": 2, "ahead_attention": 0.2,
+    "full": 0.5, "update": 2, "update_ahead": 3, "packed": 1, "dora_ahead": 0.5,
+    "gc_loss": 1.3, "gc_loss_expert": 0.7, "recompute": 1.1, "ahead_mlp": 5, "ahead_hidden": 2, "ahead_attention": 0.2,
     "back_attention": 3, "back_mlp": 9, "back_mlp_held": 3.6, "back_hidden": 5, "back_wide": 1.5,
 }  # fmt: skip
 PULL, PULL_KEPT = 0.3, 1.0
-BUILDING = ("fitted", "fused_fitted", "drawn", "drawn_again", "drawn_third", "drawn_fourth", "drawn_fifth")
-PARTS = (*BUILDING, "held_out", "later", "fused_held_out", "blind", "left_over")
+BUILDING = (
+    "fitted",
+    "fused_fitted",
+    "drawn",
+    "drawn_again",
+    "drawn_third",
+    "drawn_fourth",
+    "drawn_fifth",
+    "drawn_sixth",
+)
+PARTS = (*BUILDING, "held_out", "later", "fused_held_out", "blind", "blind_16_bit", "left_over")
 UNDER = 1.8
 Point = tuple[dict[str, Any], ModelShape, TrainingOptions]
 

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -288,15 +288,18 @@ FUSED_HELD_OUT: list[Row] = [
 # far as the time went; what was missed led to a change, and the draw is fitted to since then: the second (gemma3's norms), the
 # third (a fused loss of fewer tokens than its chunks; DoRA's adapted weights), the fourth (16-bit weights that DoRA keeps in 32
 # bits with grad_checkpoint; a fused loss in one chunk), the fifth (inputs that LoRA casts to 32 bits once for the layers that
-# share them; DoRA's adapted weights, which are not there at the loss). Nothing was changed by the last one's errors.
+# share them; DoRA's adapted weights, which are not there at the loss), the sixth (full fine-tuning: updates that are queued; and
+# first weights that the measuring itself held on to). Nothing was changed by the last one's errors.
 _DRAWS = {
     "drawn_again": memory_draw.draw(4112026, 32),
     "drawn_third": memory_draw.draw(23112026, 32, size=0.3),
     "drawn_fourth": memory_draw.draw(24112026, 32, size=0.2),
     "drawn_fifth": memory_draw.draw(25112026, 32, size=0.2),
-    "blind": memory_draw.draw(26112026, 32, size=0.2),
+    "drawn_sixth": memory_draw.draw(26112026, 32, size=0.2),
+    "blind": memory_draw.draw(27112026, 32, size=0.2),
+    "blind_16_bit": memory_draw.draw_16_bit(28112026, 8, size=0.2),
 }
-# Their rows that time did not allow to measure then, by number. They were measured after the sixth draw: blind as it is.
+# Their rows that time did not allow to measure then, by number: not fitted to, whenever they are measured.
 _LEFT_OVER = {
     "drawn_again": (0, 7, 19, 20, 21, 22, 23, 25, 26, 27, 28, 30, 31),
     "drawn_third": (0, 2, 4, 6, 7, 8, 10, 11, 12, 16, 19, 23, 24, 30, 31),
@@ -355,6 +358,7 @@ def measure_one(spec: dict[str, Any]) -> dict[str, Any]:
     from mcp_server.training.options import TrainingOptions
     from mcp_server.workers import train
     from mcp_server.workers.fused_loss import FusedLoss
+    from mcp_server.workers.guard import guard
     from mcp_server.workers.losses import masked_loss
     from mcp_server.workers.steps import run_steps
 
@@ -374,17 +378,17 @@ def measure_one(spec: dict[str, Any]) -> dict[str, Any]:
     mx.eval(model.parameters())
     options = TrainingOptions.model_validate(spec["options"])
     train.make_trainable(model, options)
-    optimizer = train.make_optimizer(options)
+    optimizer = guard(train.make_optimizer(options), options)
     mx.eval(model.parameters())
-    trainable: Any = tree_flatten(model.trainable_parameters())
-    del weights
+    trainable = sum(value.size for _, value in cast(list[tuple[str, Any]], tree_flatten(model.trainable_parameters())))
+    del weights  # held on to, the first weights would be there beside the trained ones
     with tempfile.TemporaryDirectory() as scratch:
         loss = FusedLoss(model, spec["chunk"]) if "chunk" in spec else masked_loss
         lengths = [spec["tokens"]] * 2
         seconds = run_steps(model, optimizer, options, lengths, config["vocab_size"], Path(scratch), loss)
     return {
         "peak_bytes": mx.get_peak_memory(),
-        "trainable_parameters": sum(value.size for _, value in trainable),
+        "trainable_parameters": trainable,
         "seconds": [round(value, 3) for value in seconds],
         "model": {"config": config, "header": header},
     }

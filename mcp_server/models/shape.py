@@ -15,6 +15,7 @@ from mcp_server.models import folder
 
 _BYTES = {"F64": 8, "F32": 4, "I64": 8, "U64": 8, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)\.weight$")
+_TENSOR = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.(.+)$")
 # What mlx-lm drops when it loads the language part of a larger model.
 _NOT_LOADED = re.compile(r"(^|\.)(vision_tower|vision_model|visual|audio_tower|multi_modal_projector|mtp)\.")
 Dtype = Literal["BF16", "F16", "F32"]
@@ -63,6 +64,7 @@ class ModelShape(BaseModel):
     dtype: Dtype = Field(description="Type of the activations: that of the weights or, when quantized, of their scales")
     modules: list[Module] = Field(description="Linear layers of one block, which LoRA adapts")
     layer_bytes: int = Field(description="Weights of one block, bytes")
+    layer_tensors: int = Field(description="Tensors of one block that are not quantized: what full fine-tuning trains")
 
     @property
     def act_bytes(self) -> int:
@@ -150,6 +152,7 @@ def from_headers(config: dict[str, Any], tensors: dict[str, Any]) -> ModelShape:
         dtype=_dtype(kept, scales if quantized else set()),
         modules=modules,
         layer_bytes=layer_bytes // max(layers, 1),
+        layer_tensors=_layer_tensors(kept),
     )
 
 
@@ -206,6 +209,15 @@ def _block(tensors: dict[str, Any], size: dict[str, int], quantization: dict[str
         modules[plain] = Module(name=plain, inputs=inputs, outputs=shape[-2], count=count, quantized=scales is not None)
     inside = sum(value for name, value in size.items() if re.search(r"(?:^|\.)(?:layers|h|blocks)\.\d+\.", name))
     return list(modules.values()), inside
+
+
+def _layer_tensors(tensors: dict[str, Any]) -> int:
+    """How many tensors the last block has, without those of quantized layers."""
+    found = [match for name in tensors if (match := _TENSOR.search(name))]
+    last = max((int(match[1]) for match in found), default=-1)
+    names = {re.sub(r"\.experts\.\d+\.", ".experts.", match[2]) for match in found if int(match[1]) == last}
+    quantized = {name.removesuffix("scales") for name in names if name.endswith(".scales")}
+    return sum(name[: name.rfind(".") + 1] not in quantized for name in names)
 
 
 def _norms(tensors: dict[str, Any], hidden: int) -> dict[str, Any]:
