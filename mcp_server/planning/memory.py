@@ -17,8 +17,8 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
                 inputs of the arrays that adapted layers read, since mlx compiles the casts of one array into one. Queries,
                 keys and values read one, gate and up one, and in a block with one norm (cohere's) all five the same;
                 uncompiled each layer casts its own: 4·Σ inputs - b·R
-              + k_rank·T·4·r·(number of adapted layers)
                 or, with dropout, k_dropout·T·((4 + b)·Σ inputs - b·R): each layer's own dropped input and mask
+              + k_rank·T·4·r·(number of adapted layers)
               + k_dora·T·b·Σ outputs     with DoRA
               + k_dora_weight·b·Σ inputs·outputs     with DoRA of quantized weights and no grad_checkpoint: unpacked
     ahead     = T·b·(k_ahead_mlp·I + k_ahead_hidden·normed + k_ahead_attention·heads·L + k_packed·P)
@@ -50,7 +50,9 @@ queues up to a hundred steps before it waits: ten tasks (``MAX_ACTIVE_TASKS`` in
 (``DISPATCHES_PER_TASK`` in ``mlx/backend/cpu/encoder.h``), with two steps or more an operation. So the arrays of some fifty
 operations around the peak are there at once, dead or not: at the loss those of the last block's backward pass (mostly its
 MLP's), however few blocks are trained, and two or three chunks of the fused loss. With ``mx.set_memory_limit(1)``, which makes
-it wait for each, 52 of the grid's configurations need 4 to 38 % less (median 19 %).
+it wait for each, 52 of the grid's configurations need 4 to 38 % less (median 19 %). Not understood: with grad_checkpoint and
+all of many layers trained, two of the grid's configurations hold nothing ahead at the loss (qwen3, 8 of 8 layers, and not with
+6; qwen2 in full, 6 of 6, and not with 4), and come out 44 % and 27 % too high.
 
 **DoRA**, measured against LoRA of the same step (96 to 768 tokens; llama, qwen2, cohere): at the loss nothing of the adapted
 weights is there; in the backward pass 0.2 to 0.5 of a block's 32-bit size, 1 to 1.2 for weights of 4 bits with 16-bit

@@ -23,8 +23,6 @@ from tests import shapes
 
 BENCHMARKS = Path(__file__).resolve().parents[3] / "benchmarks"
 GRIDS = ("linux-cpu", "linux-cpu-uncompiled")
-# The goal is 0.20; what misses it is too high and named in docs/memory.md.
-_WORST = {"fused_held_out": 0.205, "blind": 0.23}
 
 
 def options(**changes: Any) -> TrainingOptions:
@@ -49,12 +47,13 @@ def errors(grid: str) -> dict[str, list[float]]:
 
 @pytest.mark.parametrize(
     ("grid", "part"),
-    [(g, p) for g in GRIDS for p in ("held_out", "later")] + [(GRIDS[0], "fused_held_out"), (GRIDS[0], "blind")],
+    [(grid, part) for grid in GRIDS for part in ("held_out", "later")]
+    + [(GRIDS[0], part) for part in ("fused_held_out", "blind", "blind_16_bit")],
 )
 def test_estimate_meets_configurations_it_was_not_fitted_to(grid: str, part: str):
     found = errors(grid)[part]
     assert statistics.median(map(abs, found)) <= 0.08
-    assert max(map(abs, found)) <= _WORST.get(part, 0.20)
+    assert max(map(abs, found)) <= 0.20
     assert min(found) >= -0.10, "an estimate that is too low freezes a desk"
 
 
