@@ -82,6 +82,12 @@ MEASUREMENTS: dict[str, Measurement] = {
     **_measures(512, 480),
     **_measures(2048, 720, only=("length bucketing", "default")),
     "datasets": Measurement("Inspecting a data set", ["benchmarks/datasets.py"], rows.datasets, 200),
+    "quality": Measurement(
+        "Held-out loss after training, the measures on against stock", ["benchmarks/quality.py"], rows.quality, 200
+    ),
+    "distributed": Measurement(
+        "Two ranks on this machine against one", ["benchmarks/distributed.py"], rows.distributed, 120
+    ),
     "exactness": Measurement("Killed and resumed against uninterrupted", ["benchmarks/exactness.py"], rows.exact, 90),
     "context": Measurement("Tokens of context", ["benchmarks/context.py"], rows.context, 50),
     "gate": Measurement("The gate's verdicts", ["tests/guard/score.py", "--json"], rows.gate, 25),

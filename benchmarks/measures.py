@@ -236,7 +236,8 @@ def measure(spec: dict[str, Any]) -> dict[str, Any]:
     from mcp_server.training import measures
 
     clean = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}
-    environment = clean | measures.process_variables(options_of(spec), backend(), clean)
+    quantized = spec["type"] == "4"
+    environment = clean | measures.process_variables(options_of(spec), backend(), clean, quantized=quantized)
     environment |= spec["configuration"].get("environment", {})
     command = [sys.executable, __file__, "--one", json.dumps(spec)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)

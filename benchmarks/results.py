@@ -134,16 +134,24 @@ def _footer(entry: Measurement, found: dict[str, Any]) -> str:
     """How a section's figures came about."""
     command = shlex.join(found.get("taken", {}).get("command", entry.command[:1]))
     count = found.get("rounds")
-    words = [] if count is None else [f"median of {count} rounds" if count > 1 else "1 round"]
+    words: list[str] = [found["machine"]] if "taken" not in found and "machine" in found else []
+    words += [] if count is None else [f"median of {count} rounds" if count > 1 else "1 round"]
     return f"`{command}` — {', '.join(words + _taken(found))}"
 
 
 def _sections(results: Path) -> Iterable[tuple[str, list[rows.Row], str]]:
-    """Title, rows and footer of every kept file: MEASUREMENTS in the order of its entries, then those of measures.py."""
+    """Title, rows and footer of every kept file: MEASUREMENTS in the order of its entries, then those of measures.py.
+
+    ``NAME@PLACE.json`` is what the script of the entry ``NAME`` gave on another machine, which ``make bench`` leaves alone.
+    """
     for name, entry in MEASUREMENTS.items():
-        if entry.section and (results / f"{name}.json").exists():
-            found = json.loads((results / f"{name}.json").read_text(encoding="utf-8"))
-            yield entry.title, list(entry.rows(found)), _footer(entry, found)
+        if not entry.section:
+            continue
+        for file in (results / f"{name}.json", *sorted(results.glob(f"{name}@*.json"))):
+            if file.exists():
+                found = json.loads(file.read_text(encoding="utf-8"))
+                where = f", on {file.stem.partition('@')[2]}" if "@" in file.stem else ""
+                yield entry.title + where, list(entry.rows(found)), _footer(entry, found)
     for file in sorted(results.glob("measures-*.json")):
         found = json.loads(file.read_text(encoding="utf-8"))
         asked = found["arguments"]

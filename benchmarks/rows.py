@@ -76,6 +76,32 @@ def exact(found: Found) -> Iterator[Row]:
             )
 
 
+def quality(found: Found) -> Iterator[Row]:
+    """Below zero: the measures' held-out loss is the lower one."""
+    low, high = found["difference_min_max"]
+    middle, spread = found["difference_median"], found["stock_spread"]
+    for pair in found["losses"]:
+        yield Row(f"seed {pair['seed']}", f"{pair['ours']:.4f}, stock {pair['stock']:.4f}")
+    figure = f"{middle:+.4f} ({low:+.4f} to {high:+.4f}); stock's own losses differ by {spread:.4f}"
+    yield Row(f"difference, median of {len(found['losses'])} seeds", figure, "≤ 0", middle <= 0)
+
+
+def distributed(found: Found) -> Iterator[Row]:
+    asked, ratios = found["arguments"], found["speed_ratio"]
+    limit = 1e-5 if asked["dtype"] == "float32" else 1e-3
+    difference = found["largest_relative_loss_difference"]
+    size = f"{found['engine']}, {asked['dtype']}, {asked['layers']} layers of {asked['hidden']}"
+    yield Row(f"largest relative difference of {found['steps_compared']} losses: {size}", f"{difference:.1e}",
+              f"≤ {limit:.0e}", difference <= limit)  # fmt: skip
+    yield Row(
+        "steps/s against one rank, same global batch",
+        times(sorted(ratios)[len(ratios) // 2], [min(ratios), max(ratios)]),
+    )
+    yield Row(
+        "peak memory of a rank, GB; of one rank alone", f"{found['peak_gb']['several']}; {found['peak_gb']['one']}"
+    )
+
+
 def planner(found: Found) -> Iterator[Row]:
     cases = [case for case in found["cases"] if "failed" not in case]
     limits = {"probe_memory_error": ("peak memory", 3), "step_time_error": ("time of a step", 15)}

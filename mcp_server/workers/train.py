@@ -196,7 +196,8 @@ def _measures(
         "command_buffer_limits": measures.describe_buffer_limits(options, backend, os.environ),
     }
     if backend == "linux-cuda":
-        chosen["cuda_graphs"] = measures.describe_graphs(options, os.environ)
+        quantized = measures.quantized_base(options.model)
+        chosen["cuda_graphs"] = measures.describe_graphs(options, os.environ, quantized=quantized)
     shown = ", ".join(f"{name} {text.partition(':')[0]}" for name, text in chosen.items())
     worker.phase(f"measures: {shown}", measures=chosen)
     return chosen

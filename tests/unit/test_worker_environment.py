@@ -10,6 +10,7 @@ import pytest
 
 from mcp_server.training import measures
 from mcp_server.training.options import TrainingOptions
+from tests.tiny import make_tiny_model
 
 LIMITS = {"MLX_MAX_MB_PER_BUFFER": "100"}
 
@@ -29,19 +30,23 @@ def test_limits_are_switched_off_by_name_and_by_stock(changes: dict[str, Any]):
 
 
 @pytest.mark.parametrize(
-    ("changes", "backend", "off"),
+    ("changes", "backend", "quantized", "off"),
     [
-        ({"grad_checkpoint": False}, "linux-cuda", True),
-        ({}, "linux-cuda", False),
-        ({"cuda_graphs": False}, "linux-cuda", True),
-        ({"grad_checkpoint": False, "stock": True}, "linux-cuda", False),
-        ({"grad_checkpoint": False, "cuda_graphs": True}, "linux-cuda", False),
-        ({"grad_checkpoint": False}, "apple-silicon", False),
-        ({"cuda_graphs": False}, "linux-cpu", False),
+        ({"grad_checkpoint": False}, "linux-cuda", False, True),
+        ({}, "linux-cuda", False, False),
+        ({"cuda_graphs": False}, "linux-cuda", False, True),
+        ({"grad_checkpoint": False, "stock": True}, "linux-cuda", False, False),
+        ({"grad_checkpoint": False, "cuda_graphs": True}, "linux-cuda", False, False),
+        ({"grad_checkpoint": False}, "linux-cuda", True, False),
+        ({"cuda_graphs": False}, "linux-cuda", True, True),
+        ({"grad_checkpoint": False}, "apple-silicon", False, False),
+        ({"cuda_graphs": False}, "linux-cpu", False, False),
     ],
 )
-def test_cuda_graphs_are_off_where_speed_is_wanted_and_not_memory(changes: dict[str, Any], backend: str, off: bool):
-    found = measures.process_variables(options(**changes), backend, {})
+def test_cuda_graphs_are_off_where_they_were_measured_not_to_pay(
+    changes: dict[str, Any], backend: str, quantized: bool, off: bool
+):
+    found = measures.process_variables(options(**changes), backend, {}, quantized=quantized)
     assert ("MLX_USE_CUDA_GRAPHS" in found) is off
     assert found.get("MLX_USE_CUDA_GRAPHS", "0") == "0"
 
@@ -57,8 +62,22 @@ def test_cuda_graphs_are_off_where_speed_is_wanted_and_not_memory(changes: dict[
     ],
 )
 def test_what_a_worker_says_of_its_graphs(changes: dict[str, Any], environment: dict[str, str], said: str):
-    assert measures.describe_graphs(options(**changes), environment).startswith(said)
-    assert measures.no_graphs(options(grad_checkpoint=False), "linux-cuda", {"MLX_USE_CUDA_GRAPHS": "1"}) == {}
+    assert measures.describe_graphs(options(**changes), environment, quantized=False).startswith(said)
+    theirs = {"MLX_USE_CUDA_GRAPHS": "1"}
+    assert measures.no_graphs(options(grad_checkpoint=False), "linux-cuda", theirs, quantized=False) == {}
+
+
+def test_a_worker_says_that_quantized_weights_keep_their_graphs():
+    said = measures.describe_graphs(options(grad_checkpoint=False), {}, quantized=True)
+    assert said == "on: not measured to pay with quantized weights"
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_whether_a_base_is_quantized_is_read_from_its_config(bits: int | None, tmp_path: Path):
+    assert measures.quantized_base(str(make_tiny_model(tmp_path / "m", quantize_bits=bits))) is (bits is not None)
+    (tmp_path / "m" / "config.json").write_text("{")
+    assert not measures.quantized_base(str(tmp_path / "m"))
+    assert not measures.quantized_base("nobody/no-such-model")
 
 
 @pytest.mark.parametrize("name", ["MLX_MAX_MB_PER_BUFFER", "MLX_MAX_OPS_PER_BUFFER"])
