@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from mcp_server.demo import BASE, task  # noqa: E402
-from mcp_server.jobs import service, store  # noqa: E402
 from mcp_server.platform import facts  # noqa: E402
-from mcp_server.training.request import TrainingRequest  # noqa: E402
-from mcp_server.training.start import start_training  # noqa: E402
+from tests.exactness import finish, run  # noqa: E402
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
@@ -62,11 +59,10 @@ def write_conversations(folder: Path, seed: int) -> None:
 
 def train(options: dict[str, Any]) -> dict[str, Any]:
     """One job: its last validation loss and what it had on."""
-    folder = store.get(start_training(TrainingRequest.model_validate(options)).job_id)
-    while not (state := service.reconcile(folder)).finished:
-        time.sleep(0.2)
-    if state.status != "completed":
-        raise SystemExit(f"the training {state.status}: {state.why}\n{folder.log.read_text()[-2000:]}")
+    folder = run(**options)
+    status = finish(folder, 600)
+    if status != "completed":
+        raise SystemExit(f"the training {status}: {folder.state().why}\n{folder.log.read_text()[-2000:]}")
     outcome = folder.outcome()
     assert outcome is not None
     assert outcome.result is not None
