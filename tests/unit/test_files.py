@@ -20,7 +20,7 @@ def test_write_replaces_the_whole_file(tmp_path: Path):
 
 def test_reader_of_the_old_file_goes_on_reading_the_old_file(tmp_path: Path):
     path = tmp_path / "a.json"
-    write_json(path, {"a": "x" * 1000})
+    write_json(path, {"a": "x" * 1_000_000})  # more than the reader takes at once
     before = path.read_text(encoding="utf-8")
     with path.open(encoding="utf-8") as reader:
         begun = reader.read(1)
