@@ -42,7 +42,8 @@ def _waiting() -> list[str]:
         names = sorted(path.name for path in folder().iterdir())
     except OSError:
         return []
-    return [name for name in names if _held(folder() / name)]
+    # Nothing but tickets: a look with Finder leaves a .DS_Store.
+    return [name for name in names if name.partition(".")[0].isdecimal() and _held(folder() / name)]
 
 
 def _held(path: Path) -> bool:

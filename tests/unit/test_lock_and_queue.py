@@ -70,6 +70,17 @@ def test_line_is_first_come_first_served_and_forgets_the_dead(home: Path):
     assert queue.waiting() == []
 
 
+def test_files_of_others_in_the_lines_folder_are_no_tickets(home: Path):
+    queue.folder().mkdir(parents=True)
+    for name in (".DS_Store", "notes.txt", "²2.x"):
+        (queue.folder() / name).touch()
+    mine = queue.Ticket("mine")
+    assert queue.waiting() == ["mine"]
+    assert mine.ahead() == []
+    assert (queue.folder() / "notes.txt").exists()
+    mine.leave()
+
+
 def test_place_in_line_is_kept_for_a_runner_that_is_about_to_lock_it(home: Path):
     """Between making its ticket and locking it, a runner looks like one that was killed; a minute tells them apart."""
     queue.folder().mkdir(parents=True)
