@@ -248,10 +248,13 @@ class BucketedOrder(BatchOrder):
     @cached_property
     def _usual(self) -> float:
         """Trained tokens of a batch, by the first rows that are read: the same number in every process of a run."""
-        for rows in self._windows(np.random.default_rng([self._seed, 0])):
+        windows = self._windows(np.random.default_rng([self._seed, 0]))
+        for rows in windows:
             counts = [self.rows.counted(piece) for row in rows for piece in self.rows.pieces(row)]
             if counts:
-                return max(1, sum(counts)) / len(counts) * self.batch_size
+                # Of fewer rows than a batch takes, every batch is all of them.
+                size = min(self.batch_size, len(counts)) if len(windows) == 1 else self.batch_size
+                return max(1, sum(counts)) / len(counts) * size
         raise DataError(_nothing(self.rows))
 
     def coming(self, batches: int) -> Iterator[Batch]:

@@ -343,6 +343,12 @@ def test_a_usual_batch_is_the_same_after_a_resume_and_for_every_rank():
     assert [weight for weight, _ in islice(again, 3)] == first[10:]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+def test_batch_of_all_rows_is_a_usual_one_though_they_are_fewer_than_a_batch(count: int):
+    order = BucketedOrder(rows_of([9, 20, 31, 5][:count]), 4, seed=0)
+    assert [weight for weight, _ in islice(order, 2)] == pytest.approx([1, 1])
+
+
 @pytest.mark.parametrize("rows", range(1, 9))
 @pytest.mark.parametrize("parts", [1, 2, 3, 4])
 def test_small_last_batch_still_has_every_part(rows: int, parts: int):
