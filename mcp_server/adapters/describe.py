@@ -60,7 +60,9 @@ class Adapter(BaseModel):
     best_val_loss: float | None = Field(default=None, description="The run's lowest, if these weights are not its best")
     best_val_step: int | None = None
     train_loss: float | None = None
-    tokens_per_second: float | None = Field(default=None, description="Over the whole run, validation included")
+    tokens_per_second: float | None = Field(
+        default=None, description="Over the whole run, or since it was resumed; validation included"
+    )
     peak_memory_gb: float | None = None
     size_mb: float
     benchmark: BenchmarkSeen | None = None
@@ -97,7 +99,7 @@ def describe(folder: Path, benchmarks: list[PastBenchmark]) -> Described:
         job_id=_text(record.get("job_id")),
         options=_options(training),
         size_mb=round(weights.st_size / 1e6, 2),
-        benchmark=_benchmark(benchmarks, _text(data.get("path"))),
+        benchmark=_benchmark(folder, benchmarks, _text(data.get("path"))),
         **_results(_mapping(record.get("results"))),
     )
     return Described(
@@ -128,7 +130,6 @@ def _results(results: dict[str, Any]) -> dict[str, Any]:
     of_best = best is not None and kept is not None and kept == best_step
     own = best if of_best else _rounded(results.get("final_val_loss"))
     apart = best is not None and best != own
-    seconds, tokens = _rounded(results.get("seconds")), _whole(results.get("trained_tokens"))
     return {
         "steps": steps,
         "weights_of_step": kept if kept != steps else None,
@@ -136,26 +137,31 @@ def _results(results: dict[str, Any]) -> dict[str, Any]:
         "best_val_loss": best if apart else None,
         "best_val_step": best_step if apart else None,
         "train_loss": _rounded(results.get("final_train_loss")),
-        "tokens_per_second": round(tokens / seconds, 1) if tokens and seconds else None,
+        "tokens_per_second": _rounded(results.get("tokens_per_second")),
         "peak_memory_gb": _rounded(results.get("peak_memory_gb")),
     }
 
 
-def _benchmark(benchmarks: list[PastBenchmark], trained_on: str | None) -> BenchmarkSeen | None:
+def _benchmark(folder: Path, benchmarks: list[PastBenchmark], trained_on: str | None) -> BenchmarkSeen | None:
     if not benchmarks:
         return None
     newest = benchmarks[0]
     report, data = newest.report, None if newest.data == trained_on else _path(newest.data)
     if report is None or report.adapter is None or report.comparison is None:
         return BenchmarkSeen(job_id=newest.job_id, data=data)
-    interval = report.comparison.interval_95
+    # Of several, such as a job's checkpoints, the report is about the first; what it says of the others is their line.
+    line = next((line for line in report.ranking if line.adapter_path == str(folder)), None)
+    if line is None and report.adapter_path not in (None, str(folder)):
+        return None  # it could not be measured
+    compared, measured = line or report.comparison, line or report.adapter
+    interval = compared.interval_95
     return BenchmarkSeen(
         job_id=newest.job_id,
-        verdict=report.comparison.verdict,
-        loss=_rounded(report.adapter.loss),
-        loss_difference=_rounded(report.comparison.loss_difference),
+        verdict=compared.verdict,
+        loss=_rounded(measured.loss),
+        loss_difference=_rounded(compared.loss_difference),
         interval_95=(round(interval[0], 4), round(interval[1], 4)) if interval else None,
-        exact_match=report.adapter.exact_match,
+        exact_match=measured.exact_match,
         rows=report.rows,
         data=data,
     )

@@ -88,9 +88,9 @@ def _cards(facts: JobFacts) -> Html:
         cards.append(("best validation loss", f"{loss:.4g}", f"at step {step:,}{start}"))
     if facts.benchmarks and (measured := facts.benchmarks[0].report) is not None and measured.comparison is not None:
         compared = measured.comparison
-        cards.append(
-            ("benchmark", badge(compared.verdict), f"loss {compared.loss_difference:+.4g} on {measured.rows} rows")
-        )
+        which = f"{_measured_adapter(measured)}: " if measured.ranking else ""
+        note = f"{which}loss {compared.loss_difference:+.4g} on {measured.rows} rows"
+        cards.append(("benchmark", badge(compared.verdict), note))
     speeds = sorted(value for _, value in history.speed[1:] or history.speed)
     if speeds:
         cards.append(("speed", f"{speeds[len(speeds) // 2]:,.0f} tokens/s", "median of the reports"))
@@ -201,7 +201,12 @@ def _comparison(measured: BenchmarkReport) -> Html:
         if any(isinstance(value, int | float) for value in values):
             cells = (_figure(name, value) for value in values)
             rows.append([name.replace("_per_second", "/s").replace("_gb", ", GB").replace("_", " "), *cells])
-    return table(rows, head=("", "base", *(["adapter"] if measured.adapter else [])))
+    return table(rows, head=("", "base", *([_measured_adapter(measured)] if measured.adapter else [])))
+
+
+def _measured_adapter(measured: BenchmarkReport) -> str:
+    """What the adapter is called; of several, such as a job's checkpoints, the report is about the first."""
+    return Path(measured.adapter_path).name if measured.ranking and measured.adapter_path else "adapter"
 
 
 def _figures(measured: Measured) -> dict[str, Any]:

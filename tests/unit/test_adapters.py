@@ -136,6 +136,24 @@ def test_benchmarks_on_one_test_set_outrank_validation(project: Path):
     assert seen is not None and (seen.verdict, seen.loss, seen.exact_match) == ("better", 0.3, 0.75)
 
 
+def test_benchmark_of_a_jobs_checkpoints_is_told_of_the_adapters_own_line(project: Path):
+    """The report is about the checkpoint that was first; the job's adapter was second, and another could not be measured."""
+    own, damaged = (put_adapter(project / name, age=500) for name in ("own", "damaged"))
+    first = "/jobs/train-1/checkpoints/best-0000003"
+    lines = [
+        {"name": "best-0000003", "adapter_path": first, "loss": 0.5, "verdict": "better"},
+        {"name": "base", "loss": 2.5},
+        {"name": "own", "adapter_path": str(own), "loss": 3.5, "loss_difference": 1.0, "verdict": "worse"},
+    ]
+    ranked = BENCHMARK | {"adapter_path": first, "ranking": lines}
+    make_job("benchmark-20260101-000000-aaaa", adapter_path=str(own), result=ranked)
+    make_job("benchmark-20260101-000000-bbbb", adapter_path=str(damaged), result=ranked)
+    seen = {adapter.path: adapter.benchmark for adapter in list_adapters(AdapterRequest()).adapters}
+    assert seen["damaged"] is None
+    assert seen["own"] is not None
+    assert (seen["own"].verdict, seen["own"].loss, seen["own"].loss_difference) == ("worse", 3.5, 1.0)
+
+
 def test_newest_benchmark_counts_unless_the_weights_are_newer(project: Path):
     adapter = put_adapter(project / "a", age=500)
     make_job("benchmark-20260101-000000-aaaa", adapter_path=str(adapter), result=BENCHMARK | {"rows": 1})

@@ -157,6 +157,18 @@ def test_benchmark_renews_the_report_of_the_training_it_measured(tmp_path: Path)
     assert "better than the base" in trained.report.read_text(encoding="utf-8")
 
 
+def test_benchmark_of_a_jobs_checkpoints_names_the_one_that_its_figures_are_of(tmp_path: Path):
+    adapter = adapter_of(tmp_path, "train-20260101-000000-aaaa")
+    trained = make_job(events=course(), adapter_path=adapter)
+    first = "/jobs/train-1/checkpoints/best-0000003"
+    lines = [{"name": "best-0000003", "adapter_path": first, "loss": 0.5}, {"name": "base", "loss": 2.5}]
+    ranked = BENCHMARK | {"adapter_path": first, "ranking": lines}
+    make_job("benchmark-20260101-010000-bbbb", adapter_path=adapter, result=ranked)
+    text = page_of(trained).text
+    assert "best-0000003: loss -2 on 12 rows" in text
+    assert ">adapter</th>" not in write_report(trained).read_text(encoding="utf-8")
+
+
 def test_benchmark_of_weights_that_were_replaced_does_not_count(tmp_path: Path):
     adapter = adapter_of(tmp_path, "train-20260101-000000-aaaa")
     trained = make_job(events=course(), adapter_path=adapter)
