@@ -7,7 +7,9 @@ from typing import Any
 
 def seconds_left(recent: list[dict[str, Any]]) -> float | None:
     """Time to the last step at the pace of the newest reports; the first report holds compilation and does not count."""
-    reports = [event for event in recent if event["type"] in ("train", "progress") and "total" in event]
+    # Before a resume lie another process's reports, and the time that the run lay still.
+    begun = max((at for at, event in enumerate(recent) if event["type"] == "resume"), default=0)
+    reports = [event for event in recent[begun:] if event["type"] in ("train", "progress") and "total" in event]
     reports = reports[-20:] if len(reports) > 2 else []
     if not reports:
         return None

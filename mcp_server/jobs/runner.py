@@ -214,7 +214,7 @@ class Runner:
     def _wait_for(self, process: subprocess.Popen[bytes]) -> int:
         """The worker's return code; stop requests are passed on, gently first."""
         asked = False
-        stall = StallWatch(self._folder.metrics, self._events)
+        stall = StallWatch(self._folder.metrics, self._events, begun=time.time())
         while (code := process.poll()) is None:
             if self._stop_asked_at is not None:
                 request = read_json(self._folder.stop_request) or {}
@@ -273,10 +273,12 @@ class StallWatch:
     LEAST_SECONDS = 300.0
     LOOK_SECONDS = 15.0
 
-    def __init__(self, metrics: Path, events: EventWriter) -> None:
+    def __init__(self, metrics: Path, events: EventWriter, begun: float) -> None:
+        """``begun``: when the worker was started, seconds since the epoch."""
         self._metrics = metrics
         self._events = events
         self._looked = time.monotonic()
+        self._begun = begun
         self._told_at: float | None = None
 
     def look(self) -> None:
@@ -285,6 +287,7 @@ class StallWatch:
             return
         self._looked = time.monotonic()
         times = [event["time"] for event in tail(self._metrics) if event["type"] in ("train", "progress")]
+        times = [at for at in times if at >= self._begun]  # a resumed job's log begins with the curves of the run before
         if len(times) < 3 or times[-1] == self._told_at:
             return
         usual = max(later - earlier for earlier, later in itertools.pairwise(times[-10:]))

@@ -22,6 +22,13 @@ def test_only_the_newest_reports_count():
     assert seconds_left(reports(*range(0, 3000, 100), *range(3000, 3020), total=60)) == 10.0
 
 
+def test_the_time_that_a_run_lay_still_before_it_was_resumed_does_not_count():
+    resumed = {"type": "resume", "step": 3, "total": 10, "time": 9000.0}
+    after = [report | {"step": report["step"] + 3} for report in reports(9001, 9003, 9005)]
+    assert seconds_left([*reports(0, 4, 8), resumed, *after]) == 8.0
+    assert seconds_left([*reports(0, 4, 8), resumed, *after[:2]]) is None
+
+
 def test_too_few_reports_say_nothing():
     assert seconds_left(reports(0, 4)) is None
     assert seconds_left([{"type": "val", "step": 1, "total": 9, "time": 1.0}] * 5) is None

@@ -32,11 +32,13 @@ def write_reports(metrics: Path, ages: list[float]) -> None:
     metrics.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def alerts_after(tmp_path: Path, ages: list[float], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def alerts_after(
+    tmp_path: Path, ages: list[float], monkeypatch: pytest.MonkeyPatch, begun_before: float = 9000
+) -> list[str]:
     monkeypatch.setattr(StallWatch, "LOOK_SECONDS", 0.0)
     metrics = tmp_path / "metrics.jsonl"
     write_reports(metrics, ages)
-    watch = StallWatch(metrics, EventWriter(metrics))
+    watch = StallWatch(metrics, EventWriter(metrics), begun=time.time() - begun_before)
     watch.look()
     watch.look()
     return [event["kind"] for event in read_since(metrics, 0).events if event["type"] == "alert"]
@@ -49,6 +51,15 @@ def test_long_silence_is_a_stall_told_once(tmp_path: Path, monkeypatch: pytest.M
 def test_slow_steps_and_short_silence_are_no_stall(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert alerts_after(tmp_path, [2400, 1700, 1000, 600], monkeypatch) == []
     assert alerts_after(tmp_path, [40, 30, 20], monkeypatch) == []
+
+
+def test_reports_of_the_run_that_is_resumed_are_no_stall_and_no_usual_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its curves are the beginning of the log, and it may have lain still for a night."""
+    assert alerts_after(tmp_path, [50_010, 50_005, 50_000], monkeypatch, begun_before=20) == []
+    since = [990.0, 985.0, 980.0]
+    assert alerts_after(tmp_path, [50_010, 50_005, 50_000, *since], monkeypatch, begun_before=1000) == ["stalled"]
 
 
 def spec(batch_size: int, **changes: bool) -> JobSpec:
