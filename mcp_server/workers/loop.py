@@ -95,6 +95,7 @@ class TrainingLoop(TrainingCallback):
         self._watch = Watch()
         self._window = Window()
         self._parts_done = 0
+        self._begun_at = 0  # the step that this process goes on from
         self._step_loss = 0.0
         self._weight = 1.0  # of the batch that is trained on
         self._counted_tokens = 0
@@ -111,6 +112,7 @@ class TrainingLoop(TrainingCallback):
         self.stopped_early = False
         self.failure: str | None = None
         self.trained_tokens = 0
+        self.tokens_before = 0  # of them, by the processes that this one goes on from
         self.last_train_loss: float | None = None
         self.last_val_loss: float | None = None
         self.best_val_loss: float | None = None
@@ -123,10 +125,11 @@ class TrainingLoop(TrainingCallback):
         self.order.restore(position["order"])
         checkpoints.set_random_key(position["random_key"])
         self._window = Window.from_json(position["window"])
-        self.step = position["step"]
+        self.step = self._begun_at = position["step"]
         self.last_checkpoint = checkpoint
         for name in ("trained_tokens", "last_train_loss", "last_val_loss", "best_val_loss", "best_val_step"):
             setattr(self, name, position[name])
+        self.tokens_before = self.trained_tokens
         self._validations_without_gain = position["validations_without_gain"]
         self._skipped = skipped_updates(self._optimizer)
         step = self.best_val_step
@@ -209,8 +212,9 @@ class TrainingLoop(TrainingCallback):
                 self._see_skipped(loss)
 
     def _whole_update(self) -> bool:
-        """Whether the last step ended with an update."""
-        return self.step % self._options.grad_accumulation_steps == 0
+        """Whether the last step ended with an update: the trainer counts from where it began, which may be any step, since a
+        run's last is saved whatever it is."""
+        return (self.step - self._begun_at) % self._options.grad_accumulation_steps == 0
 
     def _see_skipped(self, loss: float) -> None:
         """Say when the guard skipped this update; give up when it does so again and again."""

@@ -34,7 +34,6 @@ from mcp_server.workers.guard import guard
 from mcp_server.workers.hub import load_rows
 from mcp_server.workers.loading import load_model
 from mcp_server.workers.loop import TrainingLoop, cache_threshold
-from mcp_server.workers.losses import Loss
 from mcp_server.workers.proof import choose_loss
 from mcp_server.workers.ranks import Ranks
 from mcp_server.workers.reporting import make_reporter
@@ -115,8 +114,10 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     best = ranks.folder(kept, worker.folder.checkpoints)
     if best is not None:
         _load_weights(model, best)
+    seconds = time.time() - started
     result = _losses(loop) | {
-        "seconds": round(time.time() - started, 1),
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round((loop.trained_tokens - loop.tokens_before) / seconds, 1) or None,
         "stopped_early": loop.stopped_early or None,
         "weights_of_step": loop.best_val_step if best is not None else loop.step,
         "peak_memory_gb": round(ranks.largest(mx.get_peak_memory()) / 1e9, 3),
@@ -127,7 +128,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
         "recovered": lowered.rungs or None,
     }
     if test is not None:
-        result |= _test(worker, model, test, loop.loss)
+        result |= _test(worker, model, test, loop)
     if ranks.leads:
         result["adapter_path"] = str(_publish(worker, options, model, loop, **result))
     return {name: value for name, value in result.items() if value is not None}
@@ -295,10 +296,15 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     mx.eval(model.parameters())
 
 
-def _test(worker: job.WorkerJob, model: nn.Module, test: Validation, loss_of: Loss) -> dict[str, float]:
+def _test(worker: job.WorkerJob, model: nn.Module, test: Validation, loop: TrainingLoop) -> dict[str, float]:
     worker.phase("testing")
-    loss = test.loss(model, loss_of)
+    loss = test.loss(model, loop.loss)
     worker.events.write("test", loss=loss)
+    if not math.isfinite(loss):
+        # Of these rows alone: the weights are finite and what was validated too. The adapter is not lost for that.
+        said = f"the test loss is {loss}: some row of test.jsonl overflows; the adapter is kept"
+        worker.events.write("alert", kind="not-finite", level="error", step=loop.step, message=said)
+        return {}
     return {"test_loss": loss, "test_perplexity": math.exp(min(loss, 700))}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from mcp.client import Client
 
+from mcp_server.adapters.listing import AdapterRequest, list_adapters
 from mcp_server.errors import ArgumentError, JobError, PathError
 from mcp_server.jobs import service
 from mcp_server.jobs.events import read_since
@@ -83,6 +84,36 @@ def test_more_iterations_may_be_added_to_a_finished_run(project: Path):
     whole = run(**chosen | {"iters": 16}, adapter_path="adapters/whole")
     finish(whole)
     assert weights(longer) == weights(whole)
+
+
+def test_run_that_ended_amid_an_update_is_resumed_and_saved_at_whole_updates(project: Path):
+    """Ten steps are two updates of four and a rest; from there on the trainer counts anew."""
+    chosen = options("lora", "adam", lr_schedule=None, warmup=0, iters=10, grad_accumulation_steps=4, save_every=2)
+    first = run(**chosen, adapter_path="adapters/first")
+    assert finish(first) == "completed", first.state().why
+    longer = run(resume=first.job_id, iters=22, save_total_limit=9, adapter_path="adapters/longer")
+    assert finish(longer) == "completed", longer.state().why
+    saved = sorted(path.name for path in longer.checkpoints.glob("0*"))
+    assert saved == ["0000014", "0000018", "0000022"]
+    again = run(resume=str(longer.checkpoints / saved[0]), adapter_path="adapters/again")
+    assert finish(again) == "completed", again.state().why
+    assert losses(again) == losses(longer)
+    assert weights(again) == weights(longer)
+
+
+def test_speed_of_a_resumed_run_is_that_of_the_steps_it_did(project: Path):
+    first = run(**training(iters=150, save_every=150, val_batches=0))
+    assert finish(first) == "completed", first.state().why
+    longer = run(resume=first.job_id, iters=152, adapter_path="adapters/longer")
+    assert finish(longer) == "completed", longer.state().why
+    outcome = longer.outcome()
+    assert outcome is not None and outcome.result is not None
+    reported = [event for event in read_since(longer.metrics, 0).events if event["type"] == "train"][-2:]
+    tokens = reported[1]["trained_tokens"] - reported[0]["trained_tokens"]
+    listed = next(one for one in list_adapters(AdapterRequest()).adapters if one.path == "adapters/longer")
+    speed, seconds = listed.tokens_per_second, outcome.result["seconds"]  # rounded to a tenth
+    assert speed is not None
+    assert speed * (seconds - 0.06) <= tokens <= speed * (seconds + 0.06)
 
 
 def test_best_weights_and_the_patience_of_a_run_outlive_its_resume(project: Path):

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 import yaml
 from mcp.client import Client
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
 
 from mcp_server import launch
 from mcp_server.demo import BASE
@@ -123,6 +124,26 @@ async def test_weights_that_one_step_made_infinite_are_never_saved(client: Clien
     assert news["status"] == "failed" and "NaN or infinity at step 1" in news["why"], news
     assert folder(news["job_id"]).last_checkpoint() is None
     assert not (project / "adapters/test/adapters.safetensors").exists()
+
+
+async def test_test_row_that_overflows_does_not_cost_the_adapter(client: Client, project: Path):
+    """One token that only test.jsonl has is infinite in the base."""
+    (project / "model").unlink()
+    make_tiny_model(project / "model", tie=False)
+    file, odd = project / "model/model.safetensors", "§"
+    arrays = load_file(file)
+    tokenizer = Tokenizer.from_file(str(project / "model/tokenizer.json"))
+    first = tokenizer.encode(odd, add_special_tokens=False).ids[0]
+    arrays["model.embed_tokens.weight"][first] = np.inf
+    save_file(arrays, file, {"format": "pt"})
+    test = project / "data/test.jsonl"
+    row = {"messages": [{"role": "user", "content": f"a{odd}"}, {"role": "assistant", "content": "b"}]}
+    test.write_text(test.read_text(encoding="utf-8") + json.dumps(row) + "\n", encoding="utf-8")
+    news = await result_of(client, test=True, test_batches=-1)
+    assert news["status"] == "completed", news
+    assert "test_loss" not in news["result"]
+    assert any(finding["symptom"].startswith("the test loss is nan") for finding in news["diagnosis"]), news
+    assert load_file(project / "adapters/test/adapters.safetensors")
 
 
 async def test_test_loss_after_training_equals_stock(client: Client, project: Path):
