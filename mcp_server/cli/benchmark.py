@@ -7,9 +7,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mcp_server.cli.follow import run_job
 from mcp_server.cli.options import add_json, add_options
+from mcp_server.cli.safe import safe
 from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.evaluation.report import METRICS, BenchmarkReport, Measured, Spread
 from mcp_server.evaluation.start import start_benchmark
@@ -40,7 +42,7 @@ def _print(report: BenchmarkReport) -> None:
         console.print(ranking_table(report))
     for task in report.tasks:
         after = "" if task.adapter is None else f" → {task.adapter} ({task.verdict})"
-        console.print(f"{task.task} {task.metric}: {task.base}{after}, {task.examples} examples", highlight=False)
+        print(f"{task.task} {task.metric}: {task.base}{after}, {task.examples} examples")
     for sample in report.samples:
         print(f"\nprompt:    {sample.prompt}\nreference: {sample.reference}\nbase:      {sample.base}")
         if sample.adapter is not None:
@@ -92,5 +94,5 @@ def ranking_table(report: BenchmarkReport) -> Table:
         if line.interval_95 is not None:
             against += f" ({spread(line.interval_95)})"
         exact = "" if line.exact_match is None else f"{line.exact_match:.0%}"
-        table.add_row(line.name, f"{line.loss:.4f}", against, exact)
+        table.add_row(Text(safe(line.name)), f"{line.loss:.4f}", against, exact)
     return table

@@ -53,7 +53,7 @@ def follow(job_id: str, *, quiet: bool = False) -> LogDelta:
 
 
 async def _follow(job_id: str, quiet: bool) -> LogDelta:
-    console = Console(stderr=True, quiet=quiet)
+    console = Console(stderr=True, quiet=quiet, markup=False, emoji=False)  # "[malloc] Unable to allocate" is no mark
     cursor = 0
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal) as progress:

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mcp_server.cli.options import add_json, add_options, read_options, show
 from mcp_server.planning.measured import PlanTraining, make_plan
@@ -36,7 +37,7 @@ def add_commands(commands: Any) -> None:
 
 async def _tell(done: float, total: float | None, message: str) -> None:
     counted = f" {done:.0f} of {total:.0f}" if total else ""
-    Console(stderr=True).print(f"· {message}{counted}")
+    Console(stderr=True, markup=False, emoji=False).print(f"· {message}{counted}")
 
 
 def _plan(arguments: argparse.Namespace) -> int:
@@ -54,7 +55,7 @@ def _table(plan: Plan) -> Table:
     table = Table("argument", "value", "why", box=None)
     for name, value in (plan.arguments or {}).items():
         shown = value if isinstance(value, str) else json.dumps(value)
-        table.add_row(name, shown, plan.reasons.get(name, ""))
+        table.add_row(name, Text(shown), Text(plan.reasons.get(name, "")))
     return table
 
 

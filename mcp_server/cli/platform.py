@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from mcp_server.cli.options import add_json, show
 from mcp_server.platform.check import check_platform
@@ -24,9 +25,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
         table = Table(show_header=False, box=None)
         marks = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
         for check in report.checks:
-            table.add_row(
-                marks[check.status], check.name, check.value + (f"\n→ {check.remedy}" if check.remedy else "")
-            )
+            said = check.value + (f"\n→ {check.remedy}" if check.remedy else "")
+            table.add_row(marks[check.status], check.name, Text(said))
         Console().print(table)
     show(report, as_json=arguments.json, text=report.verdict)
     return 1 if report.verdict == "not ready" else 0

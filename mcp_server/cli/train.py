@@ -36,8 +36,8 @@ def _train(arguments: argparse.Namespace) -> int:
     result = news.result or {}
     text = end_text(folder)
     if result:
-        text += f"\nadapter: {result['adapter_path']}\nloss {result['final_train_loss']:.4f}"
-        if result.get("final_val_loss") is not None:
-            text += f", validation loss {result['final_val_loss']:.4f}"
+        named = (("loss", "final_train_loss"), ("validation loss", "final_val_loss"))  # neither need be known
+        losses = ", ".join(f"{name} {result[key]:.4f}" for name, key in named if result.get(key) is not None)
+        text += f"\nadapter: {result['adapter_path']}" + (f"\n{losses}" if losses else "")
     show(news, as_json=arguments.json, text=text)
     return exit_code(folder)

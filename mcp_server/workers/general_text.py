@@ -49,7 +49,7 @@ def _documents(file: Path, tokenizer: Any) -> list[Any]:
         if file.suffix != ".jsonl":
             rows: list[Any] = [{"text": file.read_text(encoding="utf-8")}]
         else:
-            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            rows = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line.strip()]
         data = create_dataset(rows, tokenizer, types.SimpleNamespace(mask_prompt=False))
         return [list(data.process(row)[0]) for row in rows]
     except Exception as error:

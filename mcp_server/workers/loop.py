@@ -166,7 +166,9 @@ class TrainingLoop(TrainingCallback):
                 iterate_batches=self._batches,
                 training_callback=self,
             )
-            if not (self.stopped or self.stopped_early):
+            if self.stopped_early:
+                self._report()  # the steps since the last report: nothing comes that would say them
+            elif not self.stopped:
                 self._finish_step(last=True)
         except NotFiniteError as error:
             self._fail(str(error))

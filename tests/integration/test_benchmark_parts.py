@@ -177,7 +177,8 @@ def test_perplexity_of_plain_text_equals_mlx_lm_perplexity(tmp_path: Path):
 def test_general_text_may_be_files_of_several_kinds_in_a_folder(tmp_path: Path):
     _, tokenizer, *_ = load(str(BASE))
     (tmp_path / "a.txt").write_text("The lamp is red. " * 40)
-    (tmp_path / "b.jsonl").write_text('{"text": "The sofa is blue."}\n' * 40)
+    # JSON's strings may hold U+2028 as it is: it is no end of a line.
+    (tmp_path / "b.jsonl").write_text('{"text": "The sofa\u2028is blue."}\n' * 40, encoding="utf-8")
     (tmp_path / "c.jsonl").write_text((task.write_dataset(tmp_path / "d")["test"]).read_text())
     (tmp_path / "picture.png").write_bytes(b"\x89PNG")
     whole = general_text.windows(tmp_path, tokenizer, 512).size

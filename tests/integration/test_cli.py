@@ -5,21 +5,30 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from rich.console import Console
+from safetensors.numpy import load_file, save_file
 
 from mcp_server.cli import main
+from mcp_server.cli.benchmark import ranking_table
+from mcp_server.cli.follow import follow
 from mcp_server.cli.options import add_options, read_options
+from mcp_server.evaluation.report import BenchmarkReport
 from mcp_server.jobs import store
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions
 from tests.helpers import folder, status, wait_until
 from tests.random_adapters import make_adapter
+from tests.recorded import BENCHMARK, course, make_job
+from tests.tiny import make_tiny_model
 
 TRAIN = (
     "--model model --data data --adapter-path adapters/cli --iters 6 --num-layers 1 --batch-size 2 --val-batches 1"
@@ -69,6 +78,40 @@ def test_convert_fuse_and_generate_on_the_command_line(project: Path, capsys: py
     assert "never overwritten" in capsys.readouterr().err
     assert cli("generate", "--model", "models/adapter-fused", "--prompt", "How much is the lamp?") == 0
     assert capsys.readouterr().out.strip() == said["adapter"]["text"].strip()
+
+
+def test_what_stands_in_brackets_is_text_and_no_mark(project: Path, capsys: pytest.CaptureFixture[str]):
+    message = "RuntimeError: [malloc] Unable to allocate; going on with [/a] less :x:"
+    alert = {"type": "alert", "kind": "out-of-memory", "message": message}
+    follow(make_job(events=[*course(4), alert]).job_id)
+    assert f"! {message}" in " ".join(capsys.readouterr().err.split())
+    lines = [{"name": "run[a]", "loss": 1.0}, {"name": "run[/b]", "loss": 2.0}]
+    Console().print(ranking_table(BenchmarkReport.model_validate(BENCHMARK | {"ranking": lines})))
+    table = capsys.readouterr().out
+    assert "run[a]" in table and "run[/b]" in table
+    (project / "m[").mkdir()
+    (project / "model").rename(project / "m[/b]")
+    assert cli("plan", "--model", "m[/b]", "--data", "data") == 0
+    assert "m[/b]" in "".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.integration
+def test_training_of_which_no_loss_is_known_ends_in_words(project: Path, capsys: pytest.CaptureFixture[str]):
+    """Stopped early before the first report, the steps that were made are reported; where no loss was finite there is none."""
+    wanted = TRAIN.replace("--steps-per-report 2 --learning-rate 1e-3", "--learning-rate 1e-9").replace("6", "60", 1)
+    early = "--steps-per-report 50 --steps-per-eval 2 --early-stopping-patience 1 --early-stopping-threshold 1"
+    assert cli("train", *early.split(), *wanted.split(), '{"rank": 4}') == 0
+    said = capsys.readouterr()
+    assert re.search(r"\nloss \d\.\d{4}, validation loss \d", said.out), said.out
+    assert "stopped early at step 3" in said.err
+    (project / "model").unlink()
+    file = make_tiny_model(project / "model", tie=False) / "model.safetensors"
+    arrays = load_file(file)
+    arrays["model.norm.weight"][0] = np.inf
+    save_file(arrays, file, {"format": "pt"})
+    short = TRAIN.replace("--iters 6", "--iters 3").replace("--val-batches 1", "--val-batches 0")
+    assert cli("train", *short.replace("adapters/cli", "adapters/nan").split(), '{"rank": 4}') == 0
+    assert capsys.readouterr().out.rstrip().endswith("adapters/nan")
 
 
 @pytest.mark.integration
