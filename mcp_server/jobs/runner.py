@@ -287,9 +287,8 @@ class StallWatch:
             return
         self._looked = time.monotonic()
         times = [event["time"] for event in tail(self._metrics) if event["type"] in ("train", "progress")]
-        times = [
-            at for at in times if at >= self._begun
-        ]  # a resumed job's log begins with the curves of the run before
+        # A resumed job's log begins with the curves of the run before.
+        times = [at for at in times if at >= self._begun]
         if len(times) < 3 or times[-1] == self._told_at:
             return
         usual = max(later - earlier for earlier, later in itertools.pairwise(times[-10:]))

@@ -60,7 +60,9 @@ class StartCheck:
             )
 
 
-def before_start(options: TrainingOptions, backend: str, world: World | None = None) -> StartCheck:
+def before_start(
+    options: TrainingOptions, backend: str, world: World | None = None, *, resumed: bool = False
+) -> StartCheck:
     """Refuse a training that can't fit, naming the plan that would; warn when it is tight.
 
     Of several ranks each holds the whole model and the activations of its own rows, and those of one machine share it.
@@ -84,8 +86,8 @@ def before_start(options: TrainingOptions, backend: str, world: World | None = N
             f"{check.text}; with {changed} it needs about {gb(smaller.expected.peak)} GB: start it so, "
             "or ask plan_training for all arguments"
         )
-    # A run that goes through every row has met the longest one; a shorter run may not have.
-    seen_all = options.iters * options.batch_size >= lengths.rows and lengths.counted_by != "characters"
+    # A run that goes through every row has met the longest one; a shorter run, or the rest of one, may not have.
+    seen_all = options.iters * options.batch_size >= lengths.rows and lengths.counted_by != "characters" and not resumed
     return StartCheck(
         expected,
         [check.text] if check.verdict == "tight" else [],

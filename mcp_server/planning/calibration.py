@@ -142,7 +142,7 @@ def _lesson(folder: JobFolder) -> Entry | None:
         machine=expected.machine,
         grad_checkpoint=expected.grad_checkpoint,
         ratio=round(ratio, 4),
-        exact=expected.exact,
+        exact=expected.exact and not result.get("stopped_early"),
         time=folder.state().ended or time.time(),
     )
 

@@ -64,7 +64,7 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
     job_id = store.new_id("train")
     adapter = _adapter_folder(options, job_id, may_exist=resolved.checkpoint is not None or request.overwrite)
     options = options.model_copy(update={"adapter_path": str(adapter)})
-    memory = before_start(options, backend, world)
+    memory = before_start(options, backend, world, resumed=resolved.checkpoint is not None)
     memory.check_others(ready)
     warnings += memory.warnings
     _check_disk(settings.home())

@@ -72,6 +72,18 @@ async def test_what_a_probe_measured_corrects_the_next_estimate(client: Client, 
     assert after["memory"]["peak_gb"] == pytest.approx(measured, abs=0.001)
 
 
+async def test_the_rest_of_a_training_teaches_nothing_of_rows_that_it_need_not_have_met(client: Client, wide: Path):
+    arguments = training(model="wide", data="rows", iters=12, val_batches=0)
+    whole = await call(client, "start_lora_training", **arguments)
+    await end_of(client, whole["job_id"])
+    rest = await call(client, "start_lora_training", resume=whole["job_id"], iters=13, adapter_path="adapters/rest")
+    await end_of(client, rest["job_id"])
+    exact = [
+        json.loads((store.get(one["job_id"]).path / calibration.ESTIMATE).read_text())["exact"] for one in (whole, rest)
+    ]
+    assert exact == [True, False]
+
+
 async def test_training_that_cannot_fit_is_refused_with_the_plan_that_would(
     client: Client, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

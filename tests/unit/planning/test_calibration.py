@@ -66,6 +66,11 @@ def test_a_training_can_only_raise_it():
     assert factor() == pytest.approx(1.5)
 
 
+def test_a_training_that_stopped_early_may_not_have_met_its_longest_rows_either():
+    ended(2.5, exact=True, stopped_early=True)
+    assert factor() == 1.0
+
+
 def test_machines_and_checkpointing_are_kept_apart():
     ended(2.5, exact=True)
     assert factor("another Mac") == 1.0
