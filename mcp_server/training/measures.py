@@ -93,7 +93,9 @@ def describe_graphs(options: TrainingOptions, environment: Mapping[str, str], *,
     if found is None:
         if options.cuda_graphs or options.stock:
             return f"on: {'asked for' if options.cuda_graphs else 'stock'}"
-        return f"on: {'not measured to pay with quantized weights' if quantized else 'less memory'}"
+        if quantized:
+            return "on: not measured to pay with quantized weights"
+        return f"on: {'less memory' if options.grad_checkpoint else 'at the start it was not known what the model is'}"
     state = "off" if found == "0" else "on"
     ours = found == "0" and bool(no_graphs(options, "linux-cuda", {}, quantized=quantized))
     return f"{state}: {'they are built anew for most lengths of a batch' if ours else 'by the user'}"
@@ -108,12 +110,20 @@ def process_variables(
 
 
 def quantized_base(model: str) -> bool:
-    """Whether the base is quantized, as far as its config.json can be read; a model that can't be will be refused later."""
+    """Whether the base is quantized, as far as its config.json can be read; a model that can't be will be refused later.
+
+    One that the job has yet to download counts as quantized: then what is not known to pay is left as it is.
+    """
     try:
         path = folder.locate(model)
-        return path is not None and bool(folder.read_config(path).get("quantization"))
+        return path is None or bool(folder.read_config(path).get("quantization"))
     except UserError:
         return False
+
+
+def as_started(options: TrainingOptions, *, saving: bool) -> TrainingOptions:
+    """The options by which a worker's variables are chosen; ``saving`` as in ``worker_environment``."""
+    return options.model_copy(update={"grad_checkpoint": True}) if saving else options
 
 
 def worker_environment(
@@ -127,7 +137,5 @@ def worker_environment(
     if asked is None:
         return {}
     backend, _ = machine.backend(machine.collect())
-    training = TrainingOptions.model_validate(asked)
-    if saving:
-        training = training.model_copy(update={"grad_checkpoint": True})
+    training = as_started(TrainingOptions.model_validate(asked), saving=saving)
     return process_variables(training, backend, environment, quantized=quantized_base(training.model))

@@ -110,11 +110,11 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
         raise TrainingFailed(loop.failure)
     if loop.stopped:
         _end_stopped(worker, options, model, loop)
+    seconds = time.time() - started
     kept = checkpoints.best(worker.folder.checkpoints) if options.keeps_best else None
     best = ranks.folder(kept, worker.folder.checkpoints)
     if best is not None:
         _load_weights(model, best)
-    seconds = time.time() - started
     result = _losses(loop) | {
         "seconds": round(seconds, 1),
         "tokens_per_second": round((loop.trained_tokens - loop.tokens_before) / seconds, 1) or None,
@@ -185,7 +185,7 @@ def _measures(
     worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop, ranks: Ranks
 ) -> dict[str, str]:
     """Choose what makes the run faster or smaller than stock, and say it; by name, each with its reason."""
-    order = loop.order
+    order, saving = loop.order, bool(recovery.read(worker.folder).rungs)
     loop.loss, fused = choose_loss(model, options, order.rows.batch(next(order.coming(1))), ranks)
     kept = cache_threshold(options)
     backend, _ = machine.backend(machine.collect())
@@ -194,11 +194,15 @@ def _measures(
         "length_bucketing": bucketed if options.buckets else "off: stock's batches",
         "fused_loss": fused,
         "allocator_cache": f"on: up to {kept / 1e9:.3g} GB kept" if kept else "off: cleared at every step",
-        "command_buffer_limits": measures.describe_buffer_limits(options, backend, os.environ),
+        "command_buffer_limits": measures.describe_buffer_limits(
+            measures.as_started(options, saving=saving), backend, os.environ
+        ),
     }
     if backend == "linux-cuda":
         quantized = measures.quantized_base(options.model)
-        chosen["cuda_graphs"] = measures.describe_graphs(options, os.environ, quantized=quantized)
+        chosen["cuda_graphs"] = measures.describe_graphs(
+            measures.as_started(options, saving=saving), os.environ, quantized=quantized
+        )
     shown = ", ".join(f"{name} {text.partition(':')[0]}" for name, text in chosen.items())
     worker.phase(f"measures: {shown}", measures=chosen)
     return chosen

@@ -72,6 +72,29 @@ def test_a_worker_says_that_quantized_weights_keep_their_graphs():
     assert said == "on: not measured to pay with quantized weights"
 
 
+def test_graphs_are_kept_for_a_model_that_the_job_has_yet_to_download(monkeypatch: pytest.MonkeyPatch):
+    """It may be quantized. The worker, which has it by then, must not take our own variable for the user's."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    asked = options(grad_checkpoint=False, model="nobody/no-such-model-4bit")
+    quantized = measures.quantized_base(asked.model)
+    started = measures.process_variables(asked, "linux-cuda", {}, quantized=quantized)
+    assert started == {}
+    assert measures.describe_graphs(asked, started, quantized=True) == "on: not measured to pay with quantized weights"
+    assert measures.describe_graphs(asked, started, quantized=False).startswith("on: at the start it was not known")
+
+
+def test_what_an_out_of_memory_switched_on_is_not_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    facts = tmp_path / "facts.json"
+    facts.write_text(json.dumps({"system": "Linux", "container": False, "cuda": True}))
+    monkeypatch.setenv("MLX_TRAINING_FACTS", str(facts))
+    asked = options(grad_checkpoint=False)
+    started = measures.worker_environment("train", asked.model_dump(), {}, saving=True)
+    lowered = measures.as_started(asked, saving=True)
+    assert started == LIMITS
+    assert measures.describe_buffer_limits(lowered, "linux-cuda", started) == "on: MLX_MAX_MB_PER_BUFFER=100"
+    assert measures.describe_graphs(lowered, started, quantized=False) == "on: less memory"
+
+
 @pytest.mark.parametrize("bits", [None, 4])
 def test_whether_a_base_is_quantized_is_read_from_its_config(bits: int | None, tmp_path: Path):
     assert measures.quantized_base(str(make_tiny_model(tmp_path / "m", quantize_bits=bits))) is (bits is not None)
