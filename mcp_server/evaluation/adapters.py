@@ -57,7 +57,7 @@ def candidates(options: BenchmarkOptions) -> Candidates:
         folders,
         model=_text(configs[0].get("model")),
         data=_data_of(folders[0], configs[0]),
-        mask_prompt=all(bool(config.get("mask_prompt")) for config in configs),
+        mask_prompt=all(map(_learnt_answers_alone, folders, configs)),
     )
 
 
@@ -102,6 +102,17 @@ def check_adapter(folder: Path) -> None:
         if missing:
             raise PathError(f"{file} has no lora_parameters.{sorted(missing)[0]}; restore it or train again")
     models.tensors(folder / WEIGHTS)
+
+
+def _learnt_answers_alone(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether prompts were masked: by mask_prompt, or by assistant_only_loss, which our own records alone tell."""
+    if config.get("mask_prompt"):
+        return True
+    files = [folder / "provenance.json", folder / "checkpoint.json"]
+    if folder.parent.name == "checkpoints":
+        files.append(folder.parent.parent / "spec.json")  # of best-*, whose record holds no options
+    options = [(read_json(file) or {}).get("options") for file in files]
+    return any(isinstance(one, dict) and one.get("assistant_only_loss") for one in options)
 
 
 def _data_of(folder: Path, config: dict[str, Any]) -> str | None:

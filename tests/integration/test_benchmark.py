@@ -16,6 +16,8 @@ from mcp.client import Client
 
 pytest.importorskip("mlx_lm")
 
+from mcp_server.evaluation.adapters import candidates
+from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.evaluation.report import BenchmarkReport
 from tests.adapters import copy_adapter, train_adapter
 from tests.helpers import call, end_of, folder, refusal, training
@@ -126,6 +128,21 @@ async def test_untrained_adapter_gives_no_evidence(client: Client, project: Path
         "verdict": "no evidence",
         "scores": {},
     }
+
+
+@pytest.mark.parametrize(
+    ("how", "alone"), [({"assistant_only_loss": True}, True), ({"mask_prompt": True}, True), ({}, False)]
+)
+async def test_prompts_are_not_measured_where_training_left_them_out(
+    how: dict[str, Any], alone: bool, client: Client, project: Path
+):
+    started = await call(client, "start_lora_training", **training(iters=4, save_every=2, **how))
+    await end_of(client, started["job_id"])
+    every = candidates(BenchmarkOptions(job_id=started["job_id"]))
+    assert any(path.name.startswith("best-") for path in folder(started["job_id"]).checkpoints.iterdir())
+    assert every.mask_prompt is alone
+    for path in [*folder(started["job_id"]).checkpoints.iterdir(), project / "adapters/test"]:
+        assert candidates(BenchmarkOptions(adapter_path=str(path))).mask_prompt is alone, path
 
 
 async def test_all_checkpoints_of_a_training_are_ranked(client: Client, project: Path):
