@@ -313,10 +313,12 @@ def _test(worker: job.WorkerJob, model: nn.Module, test: Validation, loop: Train
 
 
 def _end_stopped(worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop) -> None:
-    where = f"at step {loop.step} of {options.iters}; the checkpoint is {loop.last_checkpoint}"
+    last = loop.last_checkpoint
+    kept = f"the checkpoint is {last}" if last is not None else "no checkpoint could be saved (job.log says why)"
+    where = f"at step {loop.step} of {options.iters}; {kept}"
     if not worker.leads:
         raise job.Stopped(f"stopped with rank 0 at step {loop.step}")
-    if worker.pause_requested:
+    if worker.pause_requested and last is not None:  # else the adapter is all that can be kept
         raise job.Stopped(f"paused {where}; go on with stop_job(action='continue')", status="paused")
     adapter = _publish(worker, options, model, loop, **_losses(loop), weights_of_step=loop.step)
     raise job.Stopped(f"stopped as asked {where}; the adapter of that step is in {adapter}")

@@ -55,6 +55,18 @@ def test_pause_and_continue_equals_the_uninterrupted_run(project: Path):
     assert weights(last) == weights(whole)
 
 
+def test_pause_that_can_not_save_a_checkpoint_keeps_the_adapter_and_promises_nothing(project: Path):
+    job = run(**training(iters=4000, steps_per_report=1, val_batches=0, save_every=4000))
+    (job.path / "checkpoints").write_text("in the way of the folder")
+    while exactness.steps(job) < 3:
+        assert not job.state().finished
+    service.ask_to_stop(job, "pause")
+    assert finish(job) == "cancelled"
+    why = job.state().why
+    assert why is not None and "no checkpoint could be saved" in why and "continue" not in why
+    assert (project / "adapters/test/adapters.safetensors").exists()
+
+
 @pytest.mark.anyio
 async def test_stopped_run_is_continued_through_the_tool_and_its_old_adapter_kept(client: Client, project: Path):
     started = await call(
