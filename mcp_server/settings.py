@@ -10,8 +10,11 @@ PLATFORMS = ("apple-silicon", "linux-cpu", "linux-cuda")
 
 
 def home() -> Path:
-    """The state folder: ``$MLX_TRAINING_HOME``, else ``~/.mlx-training``. Never inside the plugin, which updates replace."""
-    return Path(os.environ.get("MLX_TRAINING_HOME") or "~/.mlx-training").expanduser()
+    """The state folder: ``$MLX_TRAINING_HOME``, else ``~/.mlx-training``. Never inside the plugin, which updates replace.
+
+    Absolute: a job's processes work in another folder than the one that started them.
+    """
+    return Path(os.path.abspath(Path(os.environ.get("MLX_TRAINING_HOME") or "~/.mlx-training").expanduser()))
 
 
 def project() -> Path:
