@@ -82,6 +82,8 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     checkpoint = ranks.folder(checkpoint, worker.folder.checkpoints)
     if checkpoint is not None:
         loop.resume(checkpoint)
+    else:
+        _begin(worker, options, again=bool(lowered.rungs))
     worker.events.write("data", rows=loop.rows, digest=loop.data_digest)
     test = (
         Validation(test_set, options, options.test_batches, ranks.number, ranks.size) if test_set is not None else None
@@ -132,6 +134,12 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     if ranks.leads:
         result["adapter_path"] = str(_publish(worker, options, model, loop, **result))
     return {name: value for name, value in result.items() if value is not None}
+
+
+def _begin(worker: job.WorkerJob, options: TrainingOptions, *, again: bool) -> None:
+    """``again``: after an attempt that got no checkpoint; what it reported in the log is done once more."""
+    if again:
+        worker.events.write("resume", step=0, total=options.iters)
 
 
 def _losses(loop: TrainingLoop) -> dict[str, Any]:

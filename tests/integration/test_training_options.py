@@ -272,8 +272,11 @@ async def test_batch_in_parts_gives_the_same_updates(client: Client, project: Pa
     state = job.spec().options | {"iters": 4}
     split = folder(started["job_id"])
     spec = json.loads((split.path / "spec.json").read_text(encoding="utf-8")) | {"options": state}
-    for name in ("state.json", "outcome.json", "exit.json", "metrics.jsonl"):
+    for name in ("state.json", "outcome.json", "exit.json"):
         (split.path / name).unlink(missing_ok=True)
+    # Before its first checkpoint it had reported already.
+    reported = [{"type": "train", "step": step, "total": 4, "loss": 9.0, "time": 1.0} for step in (1, 2)]
+    split.metrics.write_text("".join(json.dumps(event) + "\n" for event in reported), encoding="utf-8")
     shutil.rmtree(split.checkpoints, ignore_errors=True)
     (split.path / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     (split.path / "recovery.json").write_text(json.dumps({"splits": 2, "rungs": ["x"]}), encoding="utf-8")
