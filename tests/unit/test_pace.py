@@ -29,6 +29,13 @@ def test_the_time_that_a_run_lay_still_before_it_was_resumed_does_not_count():
     assert seconds_left([*reports(0, 4, 8), resumed, *after[:2]]) is None
 
 
+def test_steps_of_another_kind_do_not_count():
+    losses = [report | {"type": "progress", "name": "loss of the base"} for report in reports(0, 1, 2, 3, 4)]
+    answers = [report | {"type": "progress", "name": "answers of the base"} for report in reports(10, 20, 30)]
+    assert seconds_left([*losses, *answers[:2]]) is None
+    assert seconds_left([*losses, *answers]) == 70.0
+
+
 def test_too_few_reports_say_nothing():
     assert seconds_left(reports(0, 4)) is None
     assert seconds_left([{"type": "val", "step": 1, "total": 9, "time": 1.0}] * 5) is None
