@@ -59,7 +59,7 @@ class Coefficients(BaseModel, frozen=True):
     merges: bool = Field(default=True, description="Equal operations are done once, as in a step that mlx compiles")
     scale: float = Field(default=1.0, description="Of everything above the resident part, without grad_checkpoint")
     scale_gc: float = Field(default=1.0, description="The same with grad_checkpoint")
-    error: float = Field(description="Relative, at most so large on what was not fitted, but for an unusual order (memory.py)")
+    error: float = Field(description="Relative, at most so large on what was not fitted; see Order in memory.py")
     origin: str
 
 
