@@ -38,7 +38,8 @@ KEPT = {
 START = KEPT | {
     "logits": 4.2, "logits32": 0.1, "softcap": 1.2, "fused": 4.4, "fused32": 0.1, "fused_hidden": 3,
     "full": 0.5, "update": 2, "update_ahead": 3, "packed": 1, "dora_ahead": 0.5,
-    "gc_loss": 1.3, "gc_loss_expert": 0.7, "recompute": 1.1, "ahead_mlp": 5, "ahead_hidden": 2, "ahead_attention": 0.2,
+    "gc_loss": 1.3, "gc_loss_expert": 0.7, "recompute": 1.1, "next": 0.5, "next_packed": 1,
+    "ahead_mlp": 5, "ahead_hidden": 2, "ahead_attention": 0.2,
     "back_attention": 3, "back_mlp": 9, "back_mlp_held": 3.6, "back_hidden": 5, "back_wide": 1.5,
 }  # fmt: skip
 PULL, PULL_KEPT = 0.3, 1.0
@@ -51,8 +52,11 @@ BUILDING = (
     "drawn_fourth",
     "drawn_fifth",
     "drawn_sixth",
+    "drawn_seventh",
+    "drawn_16_bit",
+    "layers",
 )
-PARTS = (*BUILDING, "held_out", "later", "fused_held_out", "blind", "blind_16_bit", "left_over")
+PARTS = (*BUILDING, "held_out", "later", "fused_held_out", "left_over")
 UNDER = 1.8
 Point = tuple[dict[str, Any], ModelShape, TrainingOptions]
 

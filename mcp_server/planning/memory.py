@@ -28,14 +28,14 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
                 times k_back_wide when b = 2: while one block is gone through, first its MLP, then its attention
               + k_dora_ahead·4·Σ inputs·outputs     with DoRA, which adds the 32-bit product of its matrices to each weight;
                 twice that for quantized weights when b = 2; nothing where 32-bit copies are kept, whose place it takes
-              + k_recompute·block                                                 with grad_checkpoint
+              + (k_recompute + k_next·(1 - 1/N))·block      with grad_checkpoint: k_next_packed in place of k_next where P > 0
     loss      = k_logits·T·V·b + k_logits32·T·V·4 (when b = 2) + k_softcap·T·V·b (when logits are capped)
               + ahead, or with grad_checkpoint k_gc_loss·block (k_gc_loss_expert of the experts' part, whose routing takes
-                up much of the queue): the last block's backward pass, or its second forward pass, is queued while the
-                logits are there
+                up much of the queue) + T·b·k_packed·P, times k_back_wide when b = 2: the last block's backward pass, or its
+                second forward pass, is queued while the logits are there
                 or, with the fused loss in chunks of C tokens (``training/measures.py``), n of them in flight, F = min(n·C, T):
                 F·V·b·(k_fused + k_softcap when capped) + k_fused32·F·V·4 (when b = 2) + k_fused_hidden·T·H·b
-                + ahead (or k_gc_loss·block) where all is one chunk, which is no longer than what is queued ahead
+                + ahead (or what takes its place) where all is one chunk, which is no longer than what is queued ahead
     kept      = N·block, or with grad_checkpoint only each block's input: N·k_boundary·T·H·b
               + N·Σ inputs·outputs·(4 when b = 2, and b when quantized)     with DoRA and grad_checkpoint: mlx compiles the
                 two forward passes' casts and unpackings of a weight into one, which stays from the first to the second
@@ -50,9 +50,17 @@ queues up to a hundred steps before it waits: ten tasks (``MAX_ACTIVE_TASKS`` in
 (``DISPATCHES_PER_TASK`` in ``mlx/backend/cpu/encoder.h``), with two steps or more an operation. So the arrays of some fifty
 operations around the peak are there at once, dead or not: at the loss those of the last block's backward pass (mostly its
 MLP's), however few blocks are trained, and two or three chunks of the fused loss. With ``mx.set_memory_limit(1)``, which makes
-it wait for each, 52 of the grid's configurations need 4 to 38 % less (median 19 %). Not understood: with grad_checkpoint and
-all of many layers trained, two of the grid's configurations hold nothing ahead at the loss (qwen3, 8 of 8 layers, and not with
-6; qwen2 in full, 6 of 6, and not with 4), and come out 44 % and 27 % too high.
+it wait for each, 52 of the grid's configurations need 4 to 38 % less (median 19 %).
+
+**Order**: with grad_checkpoint a block's second forward pass waits for its first (``checkpoint`` in ``mlx/transforms.cpp``),
+not for the gradients it is made for. When it runs is left to the order in which MLX goes through a step, from the end and
+breadth first, at most 20 arrays wide (``eval_impl`` there, ``MLX_BFS_MAX_WIDTH``). So some of the next block's second pass is
+there too, and more where a block has few branches: phi3's with 1, 2, 5 and 9 layers took 7.2, 9.7, 12.3 and 12.6 MB above the
+resident part, of 2.6 MB a block; 6 took 12.4, and 6.8, 8.9 and 19.4 with a width of 1, 10 and 100. And with certain numbers of
+layers, which can't be told from a shape, the loss is gone through in another order that needs about two arrays of T·V less,
+and the estimate is too high (qwen3, 2 x 64 tokens, above the resident part: 8 layers 48 MB; 2, 4, 6, 7, 9, 10, 12, 16 and 17
+layers 76 to 81, and so do 8 with a width of 18, 22, 30 and 100; half the vocabulary halves the difference. The same holds of
+qwen2 in full, 2 x 256: 5 layers 93 MB, 6 layers 66, with a width of 18 and 30 93).
 
 **DoRA**, measured against LoRA of the same step (96 to 768 tokens; llama, qwen2, cohere): at the loss nothing of the adapted
 weights is there; in the backward pass 0.2 to 0.5 of a block's 32-bit size, 1 to 1.2 for weights of 4 bits with 16-bit
@@ -165,7 +173,9 @@ def estimate(
         kept += count * _merged_copies(shape, options, k)
         experts = _experts(shape, rows, k)
         beside = k.gc_loss * (block - experts) + k.gc_loss_expert * experts
-        backward += k.recompute * block
+        beside += _passing(shape, options, tokens, k, mlp=0, hidden=0, attention=0)
+        following = k.next_packed if _packed(shape) else k.next
+        backward += (k.recompute + following * (1 - 1 / count)) * block
     else:
         kept = count * block
         beside = _ahead(shape, options, tokens, k)
