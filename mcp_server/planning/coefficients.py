@@ -64,46 +64,46 @@ class Coefficients(BaseModel, frozen=True):
 
 
 _CPU = Coefficients(
-    hidden=4.643,
+    hidden=4.737,
     query=4.227,
-    key=1.887,
-    mlp=5.035,
-    expert_hidden=2.874,
-    expert_mlp=4.287,
-    norm=1.05,
-    packed=1.184,
-    attention=0.993,
-    score_cap=1.114,
-    wide=1.028,
-    full=0.583,
-    lora=1.012,
-    rank=1.002,
-    dropout=0.983,
-    dora=0.952,
-    dora_weight=1.01,
-    dora_ahead=0.578,
-    logits=4.031,
-    logits32=0.193,
-    softcap=1.143,
-    fused=4.347,
-    fused32=0.025,
-    fused_hidden=2.967,
-    update=2.04,
-    update_ahead=3.047,
-    boundary=1.142,
-    ahead_mlp=6.645,
-    ahead_hidden=2.179,
-    ahead_attention=0.314,
-    gc_loss=1.777,
-    gc_loss_expert=0.869,
-    recompute=1.129,
-    next=0.501,
-    next_packed=1.232,
-    back_attention=2.776,
-    back_mlp=10.584,
-    back_mlp_held=3.568,
-    back_hidden=7.451,
-    back_wide=1.849,
+    key=1.871,
+    mlp=5.125,
+    expert_hidden=2.902,
+    expert_mlp=4.281,
+    norm=1.087,
+    packed=1.191,
+    attention=0.99,
+    score_cap=1.119,
+    wide=1.035,
+    full=0.648,
+    lora=1.008,
+    rank=1.006,
+    dropout=1.002,
+    dora=0.987,
+    dora_weight=1.009,
+    dora_ahead=0.579,
+    logits=4.056,
+    logits32=0.204,
+    softcap=1.132,
+    fused=4.441,
+    fused32=0.047,
+    fused_hidden=2.948,
+    update=2.037,
+    update_ahead=3.097,
+    boundary=1.139,
+    ahead_mlp=7.056,
+    ahead_hidden=2.295,
+    ahead_attention=0.376,
+    gc_loss=1.861,
+    gc_loss_expert=1.037,
+    recompute=1.087,
+    next=0.524,
+    next_packed=1.288,
+    back_attention=2.896,
+    back_mlp=11.037,
+    back_mlp_held=3.617,
+    back_hidden=8.493,
+    back_wide=1.865,
     error=0.16,
     origin="measured on MLX's CPU back end",
 )
@@ -155,14 +155,14 @@ _CPU_UNCOMPILED = Coefficients(
 # One H200, MLX 0.32.4, Qwen2.5-3B's shape, batch 4 x 2,048, 16 layers, rank 8: 41.7 GB without and 29.4 GB with
 # grad_checkpoint gave the two factors; 37.4 GB in 4 bits was then met within 3 %.
 _CUDA = _CPU.model_copy(
-    update={"scale": 0.763, "scale_gc": 1.507, "error": 0.25, "origin": "the CPU's, scaled to two runs on one H200"}
+    update={"scale": 0.742, "scale_gc": 1.479, "error": 0.25, "origin": "the CPU's, scaled to two runs on one H200"}
 )
 # The same model with the fused loss and small command buffers (training/measures.py): 12.6 GB with grad_checkpoint.
-_CUDA_LIMITED = _CUDA.model_copy(update={"scale_gc": 0.797, "origin": "the CPU's, scaled to three runs on one H200"})
+_CUDA_LIMITED = _CUDA.model_copy(update={"scale_gc": 0.739, "origin": "the CPU's, scaled to three runs on one H200"})
 # The same model without CUDA graphs, which gives nothing back before a step ends: 45.5 to 51.6 GB without and 51.5 GB with
 # grad_checkpoint.
 _CUDA_NO_GRAPHS = _CUDA.model_copy(
-    update={"scale": 0.976, "scale_gc": 2.95, "origin": "the CPU's, scaled to some runs on one H200"}
+    update={"scale": 0.949, "scale_gc": 2.891, "origin": "the CPU's, scaled to some runs on one H200"}
 )
 _METAL = _CPU.model_copy(update={"error": 0.35, "origin": "MLX's CPU back end; not measured on a Mac"})
 

@@ -21,10 +21,11 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
               + k_rank·T·4·r·(number of adapted layers)
               + k_dora·T·b·Σ outputs     with DoRA
               + k_dora_weight·b·Σ inputs·outputs     with DoRA of quantized weights and no grad_checkpoint: unpacked
-    ahead     = T·b·(k_ahead_mlp·I + k_ahead_hidden·normed + k_ahead_attention·heads·L + k_packed·P)
+    wide      = max(normed, Q)                            where attention is wider than the hidden states
+    ahead     = T·b·(k_ahead_mlp·I + k_ahead_hidden·wide + k_ahead_attention·heads·L + k_packed·P)
                 times k_back_wide when b = 2; P: outputs of layers that make several projections at once (phi3), since the
                 gradient of a slice is as wide as what it was cut from
-    backward  = T·b·(max(k_back_mlp·I, k_back_mlp_held·I + k_back_attention·heads·L) + k_back_hidden·normed + k_packed·P)
+    backward  = T·b·(max(k_back_mlp·I, k_back_mlp_held·I + k_back_attention·heads·L) + k_back_hidden·wide + k_packed·P)
                 times k_back_wide when b = 2: while one block is gone through, first its MLP, then its attention
               + k_dora_ahead·4·Σ inputs·outputs     with DoRA, which adds the 32-bit product of its matrices to each weight;
                 twice that for quantized weights when b = 2; nothing where 32-bit copies are kept, whose place it takes
@@ -289,7 +290,12 @@ def _passing(
     """
     width = shape.act_bytes * (k.back_wide if shape.act_bytes == 2 else 1)
     widest = shape.mlp + shape.active_experts * shape.expert_mlp
-    values = k.packed * _packed(shape) + mlp * widest + hidden * _normed(shape) + attention * shape.heads * tokens
+    values = (
+        k.packed * _packed(shape)
+        + mlp * widest
+        + hidden * max(_normed(shape), shape.query)
+        + attention * shape.heads * tokens
+    )
     return width * options.batch_size * tokens * values
 
 
