@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -59,13 +61,17 @@ def keep_aside(folder: Path) -> Path | None:
     if not weights.exists():
         return None
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(weights.stat().st_mtime))
-    aside = folder / "previous" / stamp
-    if aside.exists():
-        return aside
-    temporary = folder / "previous" / f".{stamp}"
+    for number in itertools.count(1):
+        name = stamp if number == 1 else f"{stamp}-{number}"  # two of one second are two
+        aside = folder / "previous" / name
+        if not aside.exists():
+            break
+        if filecmp.cmp(aside / weights.name, weights, shallow=False):
+            return aside
+    temporary = aside.with_name(f".{name}")
     temporary.mkdir(parents=True, exist_ok=True)
-    for name in ("adapters.safetensors", "adapter_config.json", PROVENANCE):
-        source, target = folder / name, temporary / name
+    for each in (weights.name, "adapter_config.json", PROVENANCE):
+        source, target = folder / each, temporary / each
         if source.exists() and not target.exists():
             try:
                 os.link(source, target)

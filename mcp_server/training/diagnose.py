@@ -30,6 +30,10 @@ KNOWN: dict[str, tuple[str, str]] = {
         "an odd batch, or 16-bit numbers that overflowed; the update was left out and the weights are as before it",
         "a few are harmless; when they recur, set max_grad_norm=1, halve learning_rate, look at the rows with inspect_dataset",
     ),
+    "half-update": (
+        "the run that this one goes on from ended amid an accumulation: its iters is no multiple of grad_accumulation_steps",
+        "harmless; give iters that is a multiple of grad_accumulation_steps where runs are to be compared step by step",
+    ),
     "divergence": (
         "learning rate too high for this model or data",
         "stop, halve learning_rate, use warmup=0.1 with lr_schedule='cosine'; then start anew or resume an earlier checkpoint",

@@ -95,6 +95,11 @@ def _try(
     text = Path(options.eval_data) if options.eval_data else GENERAL_TEXT
     rows = token_rows(text, tokenizer, length=_PIECE, limit=_MOST_TOKENS)
     sums, counts = _losses(worker, model, rows, "result")
+    if not np.isfinite(sums).all():
+        raise ModelError(
+            f"the result's loss is not a number on {int((~np.isfinite(sums)).sum())} of {len(sums)} pieces of {name_of(text)}: "
+            f"{options.model} overflows in {options.dtype or 'its own type'}; convert with dtype='bfloat16'"
+        )
     bits = compute_bits_per_weight(model)
     del model
     mx.clear_cache()
@@ -103,6 +108,9 @@ def _try(
     source_sums = None
     if size_bytes(source) <= free_bytes():
         source_sums, _ = _losses(worker, original, rows, "original")
+        if not np.isfinite(source_sums).all():
+            source_sums = None
+            notes.append("the original's loss is not a number here, so there is nothing to compare with")
     else:
         notes.append("the original does not fit into free memory, so its perplexity was not measured")
     result = ConversionResult(

@@ -136,6 +136,10 @@ class TrainingLoop(TrainingCallback):
         if step is not None and self._ranks.leads:
             self._guard(lambda: checkpoints.carry_best(checkpoint.parent, self._parent, step))
         self._events.write("resume", step=self.step, total=self._options.iters, checkpoint=str(checkpoint))
+        lost = position.get("steps_in_no_update", 0)
+        if lost:
+            text = f"the gradients of the {lost} steps before step {self.step + 1} were in no update"
+            self._alert([Alert("half-update", f"{text}: an uninterrupted run of these options differs")])
 
     def run(self) -> None:
         """Train to the end, to a stop request, to an early stop, or to a loss that is not finite (``failure`` says so)."""
@@ -213,10 +217,13 @@ class TrainingLoop(TrainingCallback):
             if self._whole_update():
                 self._see_skipped(loss)
 
+    def _steps_in_no_update(self) -> int:
+        """Steps since the last update: the trainer counts from where it began, which may be any step, since a run's last is
+        saved whatever it is."""
+        return (self.step - self._begun_at) % self._options.grad_accumulation_steps
+
     def _whole_update(self) -> bool:
-        """Whether the last step ended with an update: the trainer counts from where it began, which may be any step, since a
-        run's last is saved whatever it is."""
-        return (self.step - self._begun_at) % self._options.grad_accumulation_steps == 0
+        return self._steps_in_no_update() == 0
 
     def _see_skipped(self, loss: float) -> None:
         """Say when the guard skipped this update; give up when it does so again and again."""
@@ -338,6 +345,7 @@ class TrainingLoop(TrainingCallback):
         self._window.pause_clock()
         position = {
             "order": self.order.position(),
+            "steps_in_no_update": self._steps_in_no_update(),
             "random_key": checkpoints.random_key(),
             "window": self._window.as_json(),
             "trained_tokens": self.trained_tokens,

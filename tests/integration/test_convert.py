@@ -211,6 +211,20 @@ async def test_damaged_weights_are_named(client: Client, project: Path):
     assert not left_overs(project)
 
 
+async def test_model_whose_results_overflow_is_named(client: Client, project: Path):
+    import mlx.core as mx
+
+    model = make_tiny_model(project / "huge")
+    weights: Any = mx.load(str(model / "model.safetensors"))
+    name = "model.layers.1.mlp.up_proj.weight"
+    weights[name] = mx.full(weights[name].shape, 3e38)
+    mx.save_safetensors(str(model / "model.safetensors"), weights, {"format": "pt"})
+    text = await failure(client, "convert_model", model="huge", mlx_path="out", quantize=False)
+    assert "not a number" in text and "bfloat16" in text
+    assert not (project / "out").exists()
+    assert not left_overs(project)
+
+
 async def test_model_with_code_of_its_own_is_refused(client: Client, project: Path):
     model = make_tiny_model(project / "coded")
     config = config_of(model) | {"model_file": "evil.py"}

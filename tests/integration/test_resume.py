@@ -107,8 +107,13 @@ def test_run_that_ended_amid_an_update_is_resumed_and_saved_at_whole_updates(pro
     assert finish(longer) == "completed", longer.state().why
     saved = sorted(path.name for path in longer.checkpoints.glob("0*"))
     assert saved == ["0000014", "0000018", "0000022"]
+    raised = [event for event in read_since(longer.metrics, 0).events if event["type"] == "alert"]
+    assert [(e["kind"], e["step"]) for e in raised] == [("half-update", 10)] and "of the 2 steps" in raised[0][
+        "message"
+    ]
     again = run(resume=str(longer.checkpoints / saved[0]), adapter_path="adapters/again")
     assert finish(again) == "completed", again.state().why
+    assert not [event for event in read_since(again.metrics, 0).events if event["type"] == "alert"]
     assert losses(again) == losses(longer)
     assert weights(again) == weights(longer)
 
