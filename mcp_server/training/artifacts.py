@@ -5,7 +5,6 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
@@ -61,17 +60,17 @@ def keep_aside(folder: Path) -> Path | None:
     if not weights.exists():
         return None
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(weights.stat().st_mtime))
-    for number in itertools.count(1):
-        name = stamp if number == 1 else f"{stamp}-{number}"  # two of one second are two
-        aside = folder / "previous" / name
-        if not aside.exists():
-            break
-        if filecmp.cmp(aside / weights.name, weights, shallow=False):
+    aside, number = folder / "previous" / stamp, 1
+    while aside.exists():
+        kept = aside / weights.name
+        if kept.is_file() and filecmp.cmp(kept, weights, shallow=False):
             return aside
-    temporary = aside.with_name(f".{name}")
+        number += 1  # another adapter of the same second
+        aside = aside.with_name(f"{stamp}-{number}")
+    temporary = aside.with_name(f".{aside.name}")
     temporary.mkdir(parents=True, exist_ok=True)
-    for each in (weights.name, "adapter_config.json", PROVENANCE):
-        source, target = folder / each, temporary / each
+    for name in (weights.name, "adapter_config.json", PROVENANCE):
+        source, target = folder / name, temporary / name
         if source.exists() and not target.exists():
             try:
                 os.link(source, target)
