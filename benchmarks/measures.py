@@ -273,8 +273,7 @@ def summary(runs: list[dict[str, Any]], stock: list[dict[str, Any]]) -> dict[str
     }
 
 
-def main() -> None:
-    """Measure, print, write."""
+def parser_of_arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--type", choices=("32", "16", "4"), default="32")
@@ -286,7 +285,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=CONFIGURATIONS, help="beside stock")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure, print, write."""
+    asked = parser_of_arguments().parse_args()
     if asked.one:
         print(json.dumps(run_one(json.loads(asked.one))))
         return
