@@ -20,7 +20,8 @@ def collect() -> dict[str, object]:
     """The facts, by name. A fact that can't be read is None; nothing here raises.
 
     ``system`` ("Darwin", "Linux"), ``machine`` ("arm64", "x86_64"), ``translated`` (under Rosetta), ``container``,
-    ``macos`` ("26.1"), ``chip`` ("Apple M3 Max"), ``memory_bytes``, ``metal`` (a Metal GPU is reachable), ``cuda``.
+    ``macos`` ("26.1"), ``chip`` ("Apple M3 Max"), ``memory_bytes``, ``metal`` (a Metal GPU is reachable), ``cuda``,
+    ``gpus`` (how many NVIDIA GPUs).
     """
     replaced = _replacements()
     kernel = os.uname()
@@ -34,6 +35,7 @@ def collect() -> dict[str, object]:
         "chip": lambda: sysctl("machdep.cpu.brand_string") if darwin else _linux_cpu(),
         "memory_bytes": _memory_bytes,
         "cuda": lambda: os.path.exists("/dev/nvidiactl"),
+        "gpus": lambda: None if darwin else len([*os.scandir("/proc/driver/nvidia/gpus")]),
     }
     for name, read in readers.items():
         # A replaced fact is not read at all: the seam may speak of another system.

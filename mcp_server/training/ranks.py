@@ -13,6 +13,7 @@ import psutil
 from mcp_server import settings
 from mcp_server.errors import ArgumentError, HostError, PathError
 from mcp_server.jobs.world import Engine, Host, World
+from mcp_server.platform import facts
 from mcp_server.training.options import is_host_name
 
 _LOOPBACK = "127.0.0.1"
@@ -46,6 +47,8 @@ def world_of(options: Spread, platform: str) -> World | None:
     hosts = _with_own(hosts)
     world = World(engine=_engine(engine, hosts, platform), hosts=hosts, envs=envs)
     _check_addresses(world)
+    if world.engine == "nccl":
+        _check_gpus(world)
     return world
 
 
@@ -104,6 +107,16 @@ def _engine(asked: str, hosts: list[Host], platform: str) -> Engine:
     if asked not in ("ring", "jaccl", "nccl"):
         raise HostError(f"the hostfile's backend {asked!r} is not supported; it may be ring, jaccl or nccl")
     return asked  # type: ignore[return-value] # pyright: ignore[reportReturnType]
+
+
+def _check_gpus(world: World) -> None:
+    """NCCL takes one rank a GPU."""
+    gpus = facts.collect().get("gpus")
+    if isinstance(gpus, int) and world.local > gpus:
+        raise HostError(
+            f"backend='nccl' needs a GPU for each of the {world.local} ranks on this machine, and it has {gpus}; "
+            f"use num_processes={gpus}, or backend='ring'"
+        )
 
 
 def _with_own(hosts: list[Host]) -> list[Host]:

@@ -86,6 +86,22 @@ def test_on_cuda_each_rank_has_a_gpu(visible: str | None, own: str, monkeypatch:
     assert budgets.processes_sharing(world) == 1
 
 
+@pytest.mark.parametrize(("gpus", "enough"), [(1, False), (2, True), (None, True)])
+def test_more_ranks_than_gpus_are_refused_where_the_gpus_are_known(
+    gpus: int | None, enough: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen = tmp_path / "facts.json"
+    seen.write_text(json.dumps({"system": "Linux", "cuda": True, "gpus": gpus}))
+    monkeypatch.setenv("MLX_TRAINING_FACTS", str(seen))
+    if enough:
+        assert world_of(options(num_processes=2), "linux-cuda") is not None
+        return
+    with pytest.raises(HostError, match=r"each of the 2 ranks on this machine, and it has 1; use num_processes=1"):
+        world_of(options(num_processes=2), "linux-cuda")
+    ring = world_of(options(num_processes=2, backend="ring"), "linux-cuda")
+    assert ring is not None and ring.engine == "ring"
+
+
 def test_one_rank_is_none_and_two_ways_to_say_it_are_one_too_many():
     assert world_of(options(), "linux-cpu") is None
     assert world_of(options(hosts=["127.0.0.1"]), "linux-cpu") is None
