@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from mcp_server.server import build_server
 os.environ |= {"HF_HUB_OFFLINE": "1", "MLX_DISABLE_COMPILE": "1", "NO_COLOR": "1"}
 for _name in ("CLAUDE_PROJECT_DIR", "CLAUDE_PLUGIN_DATA", "MLX_TRAINING_PYTHON", "MLX_TRAINING_FACTS"):
     os.environ.pop(_name, None)
+# A shell's background job (`make test &`) starts with SIGINT ignored, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
