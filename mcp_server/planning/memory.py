@@ -284,7 +284,7 @@ def _passing(
     hidden: float,
     attention: float,
 ) -> float:
-    """So many arrays as wide as the MLP, the hidden states and the attention scores of one block, bytes.
+    """So many arrays as wide as the MLP, the hidden states (the queries, if wider) and the scores of one block, bytes.
 
     With packed projections beside them.
     """
