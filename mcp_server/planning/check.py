@@ -43,7 +43,7 @@ class Expectation:
 
     def __init__(self, shape: ModelShape, options: TrainingOptions, tokens: int, budget: Budget) -> None:
         self.shape, self.options, self.tokens, self.budget = shape, options, tokens, budget
-        limited = memory.fuses(shape, options) and bool(measures.buffer_limits(options, budget.backend, os.environ))
+        limited = bool(measures.buffer_limits(options, budget.backend, os.environ))
         self._graphs = not measures.no_graphs(options, budget.backend, os.environ, quantized=shape.quantized)
         known = coefficients(budget.backend, limited=limited, graphs=self._graphs)
         # Each rank holds the whole model, and the activations of its own rows.

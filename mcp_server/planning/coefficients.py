@@ -1,9 +1,9 @@
 """The coefficients of the memory formula, by back end: how many arrays of each size live at the peak.
 
 Measured: the CPU's, by ``benchmarks/memory_grid.py`` and ``memory_fit.py`` (266 of its configurations fitted; the fused loss's
-three on a compiled step alone). CUDA's are the CPU's with the part above the weights scaled to two measured runs of
-one model. **None was measured on a Mac**: Metal starts from the CPU's, and every probe and every finished training on the
-machine corrects it (``calibration.py``).
+three on a compiled step alone). CUDA's are the CPU's, changed where ten measured runs of two shapes ask for it. **None was
+measured on a Mac**: Metal starts from the CPU's, and every probe and every finished training on the machine corrects it
+(``calibration.py``).
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ class Coefficients(BaseModel, frozen=True):
     back_mlp_held: float
     back_hidden: float
     back_wide: float
+    held: float = Field(default=0.0, description="Of every layer's inputs with grad_checkpoint: whole command buffers")
     merges: bool = Field(default=True, description="Equal operations are done once, as in a step that mlx compiles")
     scale: float = Field(default=1.0, description="Of everything above the resident part, without grad_checkpoint")
     scale_gc: float = Field(default=1.0, description="The same with grad_checkpoint")
@@ -152,17 +153,26 @@ _CPU_UNCOMPILED = Coefficients(
     error=0.09,
     origin="measured on MLX's CPU back end with MLX_DISABLE_COMPILE",
 )
-# One H200, MLX 0.32.4, Qwen2.5-3B's shape, batch 4 x 2,048, 16 layers, rank 8: 41.7 GB without and 29.4 GB with
-# grad_checkpoint gave the two factors; 37.4 GB in 4 bits was then met within 3 %.
+# One H200, MLX 0.32.4, Qwen2.5's shapes, batch 4 x 2,048, 16 layers, rank 8. Whole command buffers hold what every layer, trained
+# or not, has made: with grad_checkpoint 29.4 and 31.3 GB (3B), 26.3 (3B in 4 bits) and 10.8 (0.5B) gave ``held`` and the
+# logits, of which mlx's own kernel for the loss needs fewer; without it 41.7 GB (3B) gave the factor, and 37.4 in 4 bits is met.
 _CUDA = _CPU.model_copy(
-    update={"scale": 0.742, "scale_gc": 1.479, "error": 0.25, "origin": "the CPU's, scaled to two runs on one H200"}
+    update={
+        "logits": 1.5,
+        "logits32": 0.0,
+        "held": 12.5,
+        "scale": 0.876,
+        "error": 0.25,
+        "origin": "a few runs on one H200",
+    }
 )
-# The same model with the fused loss and small command buffers (training/measures.py): 12.6 GB with grad_checkpoint.
-_CUDA_LIMITED = _CUDA.model_copy(update={"scale_gc": 0.739, "origin": "the CPU's, scaled to three runs on one H200"})
-# The same model without CUDA graphs, which gives nothing back before a step ends: 45.5 to 51.6 GB without and 51.5 GB with
+# With small command buffers (training/measures.py) and grad_checkpoint: 12.4 GB (3B), 8.0 (4 bits) and 4.7 (0.5B) with the fused
+# loss, 15.2 (3B) without.
+_CUDA_LIMITED = _CUDA.model_copy(update={"logits": 3.0, "held": 0.0, "scale": 0.803, "scale_gc": 0.739})
+# The 3B model without CUDA graphs, which gives nothing back before a step ends: 45.5 to 51.6 GB without and 51.5 GB with
 # grad_checkpoint.
-_CUDA_NO_GRAPHS = _CUDA.model_copy(
-    update={"scale": 0.949, "scale_gc": 2.891, "origin": "the CPU's, scaled to some runs on one H200"}
+_CUDA_NO_GRAPHS = _CPU.model_copy(
+    update={"scale": 0.949, "scale_gc": 2.891, "error": 0.25, "origin": "a few runs on one H200"}
 )
 _METAL = _CPU.model_copy(update={"error": 0.35, "origin": "MLX's CPU back end; not measured on a Mac"})
 
@@ -170,7 +180,7 @@ _METAL = _CPU.model_copy(update={"error": 0.35, "origin": "MLX's CPU back end; n
 def coefficients(
     backend: str, *, compiled: bool | None = None, limited: bool = False, graphs: bool = True
 ) -> Coefficients:
-    """Those of ``backend``; ``limited``: with the fused loss and small command buffers; ``graphs``: CUDA's.
+    """Those of ``backend``; ``limited``: with small command buffers; ``graphs``: CUDA's.
 
     ``compiled``: whether mlx compiles the step, as it does unless MLX_DISABLE_COMPILE is set.
     """

@@ -38,6 +38,7 @@ kept for the backward pass), r = rank. Every k is a coefficient of ``coefficient
                 F·V·b·(k_fused + k_softcap when capped) + k_fused32·F·V·4 (when b = 2) + k_fused_hidden·T·H·b
                 + ahead (or what takes its place) where all is one chunk, which is no longer than what is queued ahead
     kept      = N·block, or with grad_checkpoint only each block's input: N·k_boundary·T·H·b
+              + k_held·(all layers)·T·H·b     with grad_checkpoint, 0 but on CUDA, whose whole command buffers hold them
               + N·Σ inputs·outputs·(4 when b = 2, and b when quantized)     with DoRA and grad_checkpoint: mlx compiles the
                 two forward passes' casts and unpackings of a weight into one, which stays from the first to the second
     update    = trained bytes·(k_update + k_update_ahead·min(1, 15 / trained tensors)): the gradients and what the guard keeps
@@ -170,7 +171,7 @@ def estimate(
     backward = _backward(shape, options, tokens, k)
     loss = _loss(shape, options, rows, k, chunk)
     if options.grad_checkpoint:
-        kept = count * k.boundary * rows * shape.hidden * b
+        kept = (count * k.boundary + shape.layers * k.held) * rows * shape.hidden * b
         kept += count * _merged_copies(shape, options, k)
         experts = _experts(shape, rows, k)
         beside = k.gc_loss * (block - experts) + k.gc_loss_expert * experts
