@@ -4,10 +4,10 @@
     python benchmarks/measures.py --shape qwen2.5-3b --type 16 --rounds 3 --output 3b.json       (CUDA)
 
 Random weights and random tokens, made on the fly: nothing is downloaded. Workloads: ``fixed``, rows of one length with
-grad_checkpoint, and ``real``, log-normal lengths of median 200 up to the longest. Every configuration runs in a fresh process
-(MLX reads its variables when it starts), the configurations of a round one after the other. *Useful* tokens are those of the
-rows, padding left out; their speed is that of steps whose shape was traced before. The evaluation loss is stock's own, on the
-same held-out rows for all. Prints a table, writes JSON.
+grad_checkpoint, and ``real``, log-normal lengths of median 200 up to the longest. The configurations of a round run one after
+the other, each on a model of its own, in another order in each round; those that start MLX with the same variables share a fresh
+process, which on a GPU is most of the time. *Useful* tokens are those of the rows, padding left out; their speed is that of steps
+whose shape was traced before. The evaluation loss is stock's own, on the same held-out rows for all. Prints a table, writes JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         "environment": {"MLX_MAX_OPS_PER_BUFFER": "4", "MLX_BFS_MAX_WIDTH": "1"}
     },
 }  # fmt: skip
+RESULT = "RESULT "
 VARIABLES = ("MLX_MAX_", "MLX_BFS_", "MLX_USE_CUDA_GRAPHS")
 CUDA_ALONE = ("no CUDA graphs", "all, 4 operations a buffer", "4 operations a buffer")
 
@@ -136,7 +138,9 @@ def batches_of(made: list[Any], steps: int, options: Any) -> tuple[Any, list[lis
 
 
 def run_one(spec: dict[str, Any]) -> dict[str, Any]:
-    """Train as ``spec`` says and measure. Runs in a process of its own."""
+    """Train as ``spec`` says and measure. Runs in a process that was started with the variables of ``spec``."""
+    import gc
+
     import mlx.core as mx
     import psutil
     from mlx_lm import cli_ui
@@ -153,6 +157,8 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
     options, settings = options_of(spec), dict(spec["configuration"])
     vocabulary, longest = SHAPES[spec["shape"]][-1], spec["tokens"]
     model = make_model(spec["shape"], spec["type"])
+    block = type(model.layers[0])
+    unwrapped = block.__call__  # grad_checkpoint wraps the class's: without this the process's next run would recompute twice
     train.make_trainable(model, options)
     optimizer = guard(train.make_optimizer(options), options)
     count = max(ROWS, (spec["steps"] + 1) * spec["batch"])
@@ -181,6 +187,7 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
             yield (*arrays, mx.array(count / usual, mx.float32)) if options.buckets else arrays
 
     cli_ui.make_console().quiet = True
+    gc.collect()  # what the process's run before left
     mx.clear_cache()
     mx.reset_peak_memory()
     with tempfile.TemporaryDirectory() as scratch:
@@ -194,6 +201,7 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
             loss=weighed(loss) if options.buckets else loss,
             iterate_batches=batches, training_callback=Clock(),
         )  # fmt: skip
+    block.__call__ = unwrapped
     peak = mx.get_peak_memory()
     # Tracing a shape for the first time takes about as long as some steps of it: in a real run each shape comes a thousand
     # times, so speed is that of steps whose shape was seen before, and what the first ones took on top is said apart.
@@ -231,19 +239,38 @@ def options_of(spec: dict[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def measure(spec: dict[str, Any]) -> dict[str, Any]:
-    """``run_one`` in a fresh process, with the variables that a job's worker would be started with."""
+def variables_of(spec: dict[str, Any]) -> dict[str, str]:
+    """The variables that a job's worker would be started with."""
     from mcp_server.training import measures
 
     clean = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}
-    quantized = spec["type"] == "4"
-    environment = clean | measures.process_variables(options_of(spec), backend(), clean, quantized=quantized)
-    environment |= spec["configuration"].get("environment", {})
-    command = [sys.executable, __file__, "--one", json.dumps(spec)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        return {"failed": (done.stderr.strip().splitlines() or ["no word"])[-1][:300]}
-    return json.loads(done.stdout.splitlines()[-1])
+    chosen = measures.process_variables(options_of(spec), backend(), clean, quantized=spec["type"] == "4")
+    return chosen | spec["configuration"].get("environment", {})
+
+
+def measure(specs: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and ``run_one`` of each, as they are done: one process for those of the same variables."""
+    shared: dict[str, list[str]] = {}
+    for name, spec in specs.items():
+        shared.setdefault(json.dumps(variables_of(spec), sort_keys=True), []).append(name)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(VARIABLES)}
+    for variables, names in shared.items():
+        command = [sys.executable, __file__, "--each", json.dumps([specs[name] for name in names])]
+        with tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, env=clean | json.loads(variables)
+            )
+            assert process.stdout is not None
+            done = 0
+            for line in process.stdout:
+                if line.startswith(RESULT):
+                    yield names[done], json.loads(line.removeprefix(RESULT))
+                    done += 1
+            process.wait()
+            errors.seek(0)
+            why = (errors.read().strip().splitlines() or ["no word"])[-1][:300]
+        for name in names[done:]:
+            yield name, {"failed": why}
 
 
 def backend() -> str | None:
@@ -254,7 +281,8 @@ def backend() -> str | None:
 
 def summary(runs: list[dict[str, Any]], stock: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians; speed and memory as ratios to stock's run of the same round."""
-    pairs = [(run, base) for run, base in zip(runs, stock, strict=True) if "failed" not in run and "failed" not in base]
+    both = zip(runs, stock, strict=False)  # one of the two may not have run in the last round yet
+    pairs = [(run, base) for run, base in both if "failed" not in run and "failed" not in base]
     if not pairs:
         return {"failed": next((run["failed"] for run in runs if "failed" in run), "stock failed")}
     speed = [run["useful_tokens_per_second"] / base["useful_tokens_per_second"] for run, base in pairs]
@@ -284,35 +312,35 @@ def parser_of_arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=CONFIGURATIONS, help="beside stock")
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--each", help=argparse.SUPPRESS)
     return parser
 
 
 def main() -> None:
     """Measure, print, write."""
     asked = parser_of_arguments().parse_args()
-    if asked.one:
-        print(json.dumps(run_one(json.loads(asked.one))))
+    if asked.each:
+        for spec in json.loads(asked.each):
+            print(f"{RESULT}{json.dumps(run_one(spec))}", flush=True)
         return
     known = [name for name in CONFIGURATIONS if name not in CUDA_ALONE or backend() == "linux-cuda"]
     names = [name for name in known if not asked.only or name in asked.only or name == "stock"]
     record: dict[str, Any] = {
         "benchmark": "measures against stock, interleaved", "backend": backend(),
-        "arguments": {k: v for k, v in vars(asked).items() if k not in ("one", "output", "only")}, "workloads": {},
+        "arguments": {k: v for k, v in vars(asked).items() if k not in ("each", "output", "only")}, "workloads": {},
     }  # fmt: skip
     for workload in ("fixed", "real") if asked.workload == "both" else (asked.workload,):
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-        for _ in range(asked.rounds):
-            for name in names:
-                spec = {
-                    "shape": asked.shape, "type": asked.type, "workload": workload, "batch": asked.batch,
-                    "tokens": asked.tokens, "steps": asked.steps, "configuration": CONFIGURATIONS[name],
-                }  # fmt: skip
-                runs[name].append(measure(spec))
-                print(f"{workload} {name}: {json.dumps(runs[name][-1])}", file=sys.stderr)
+        common = {key: getattr(asked, key) for key in ("shape", "type", "batch", "tokens", "steps")}
+        for number in range(asked.rounds):
+            turned = names[number % len(names) :] + names[: number % len(names)]
+            specs = {name: common | {"workload": workload, "configuration": CONFIGURATIONS[name]} for name in turned}
+            for name, found in measure(specs):
+                runs[name].append(found)
+                print(f"{workload} {name}: {json.dumps(found)}", file=sys.stderr)
                 # Written after every run: what was measured is kept when the machine or the time is taken away.
                 record["workloads"][workload] = {
-                    name: summary(done, runs["stock"][: len(done)]) for name, done in runs.items() if done
+                    name: summary(done, runs["stock"]) for name, done in runs.items() if done and runs["stock"]
                 }
                 if asked.output:
                     asked.output.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -69,7 +69,7 @@ def name_of(case: tuple[Any, ...]) -> str:
 
 
 async def run_case(
-    case: tuple[Any, ...], steps: int, seconds: float, scratch: Path, shape: str | None = None
+    case: tuple[Any, ...], steps: int, seconds: float, scratch: Path, shape: str | None = None, bits: int | None = None
 ) -> dict[str, Any]:
     """Probe, run, compare. Raises RuntimeError when either gives no figures within ``seconds``."""
     deadline = time.monotonic() + seconds
@@ -77,7 +77,7 @@ async def run_case(
     size: dict[str, Any] = {"model_type": kind, "hidden": hidden, "layers": layers, "vocab": vocabulary}
     if shape is not None:
         size = {"shape": config_of(shape), "dtype": "bfloat16"}
-    model = make_tiny_model(scratch / "model", **size)
+    model = make_tiny_model(scratch / "model", quantize_bits=bits, **size)
     write_rows(scratch / "data", rows, longest)
     request = PlanTraining(model=str(model), data=str(scratch / "data"), goal=goal, probe=True, wait_seconds=seconds)
     plan = await make_plan(request)
@@ -106,7 +106,7 @@ async def run_case(
     step = spent / (len(reports[1:]) * plan.arguments["steps_per_report"])
     took = (state.ended or 0) - (state.started or 0)
     return {
-        "case": f"{shape or name_of(case)}, batch {options.batch_size}, up to {options.max_seq_length} tokens",
+        "case": f"{shape or name_of(case)}{f', {bits}-bit' if bits else ''}, batch {options.batch_size}, up to {options.max_seq_length} tokens",
         "status": state.status,
         "steps": steps,
         "peak_mb": {
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument(
         "--shape", choices=SHAPES, help="one case alone: 16-bit weights of this shape, rows up to 512 words"
     )
+    parser.add_argument("--bits", type=int, help="with --shape: quantize the base")
     arguments = parser.parse_args()
     os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -144,7 +145,8 @@ def main() -> None:
             os.environ["CLAUDE_PROJECT_DIR"] = scratch
             steps = arguments.steps or case[-1]
             try:
-                found.append(anyio.run(run_case, case, steps, arguments.seconds, Path(scratch), arguments.shape))
+                sizes = (arguments.shape, arguments.bits)
+                found.append(anyio.run(run_case, case, steps, arguments.seconds, Path(scratch), *sizes))
             except Exception as error:  # whatever it is, the other cases have their say
                 found.append({"case": name_of(case), "steps": steps, "failed": f"{type(error).__name__}: {error}"})
         print(json.dumps(found[-1]), file=sys.stderr)

@@ -91,6 +91,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--vocab", type=int, default=32_000)
     parser.add_argument("--shape", choices=SHAPES, help="measure on a random 16-bit model of this shape instead")
+    parser.add_argument("--bits", type=int, help="with --hidden or --shape: quantize the base")
+    parser.add_argument("--grad-checkpoint", action="store_true")
     parser.add_argument("--tokens", type=int, default=64, help="tokens per row")
     parser.add_argument("--batch-size", type=int, default=8)
     chosen = parser.parse_args()
@@ -106,7 +108,7 @@ def main() -> None:
             size: dict[str, Any] = {"hidden": chosen.hidden, "layers": chosen.layers, "vocab": chosen.vocab}
             if chosen.shape:
                 size = {"shape": config_of(chosen.shape), "dtype": "bfloat16"}
-            model = make_tiny_model(root / "model", **size)
+            model = make_tiny_model(root / "model", quantize_bits=chosen.bits, **size)
             row = json.dumps({"text": "lamp " * chosen.tokens}) + "\n"
             for split in ("train", "valid"):
                 (root / "data" / f"{split}.jsonl").write_text(row * 64, encoding="utf-8")
@@ -119,6 +121,7 @@ def main() -> None:
             "batch_size": chosen.batch_size,
             "learning_rate": 1e-4,
             "max_seq_length": chosen.tokens,
+            "grad_checkpoint": chosen.grad_checkpoint,
             "steps_per_report": 10,
             "save_every": chosen.iters,
             "val_batches": 1,
