@@ -147,6 +147,7 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
     from mlx_lm.tuner import trainer
     from mlx_lm.tuner.callbacks import TrainingCallback
 
+    from mcp_server.training import measures as job_measures
     from mcp_server.workers import loop, train
     from mcp_server.workers.guard import guard
     from mcp_server.workers.losses import weighed
@@ -158,7 +159,9 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
     vocabulary, longest = SHAPES[spec["shape"]][-1], spec["tokens"]
     model = make_model(spec["shape"], spec["type"])
     block = type(model.layers[0])
-    unwrapped = block.__call__  # grad_checkpoint wraps the class's: without this the process's next run would recompute twice
+    unwrapped = (
+        block.__call__
+    )  # grad_checkpoint wraps the class's: without this the process's next run would recompute twice
     train.make_trainable(model, options)
     optimizer = guard(train.make_optimizer(options), options)
     count = max(ROWS, (spec["steps"] + 1) * spec["batch"])
@@ -166,7 +169,8 @@ def run_one(spec: dict[str, Any]) -> dict[str, Any]:
     held_out_rows = Made(make_rows(spec["workload"], 4 * spec["batch"], longest, vocabulary, seed=3))
     loss, fused = (trainer.default_loss, "off: stock")
     if not options.stock:
-        loss, fused = choose_loss(model, options, rows.batch(plan[0]))
+        coarse = job_measures.coarse_chunks(backend(), quantized=spec["type"] == "4")
+        loss, fused = choose_loss(model, options, rows.batch(plan[0]), coarse=coarse)
     kept = loop.cache_threshold(options)
     if settings.get("keep_cache"):  # on the CPU too, where it is off by default
         kept = kept or psutil.virtual_memory().total // 20

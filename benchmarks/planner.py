@@ -105,8 +105,9 @@ async def run_case(
     spent = sum(plan.arguments["steps_per_report"] / event["iterations_per_second"] for event in reports[1:])
     step = spent / (len(reports[1:]) * plan.arguments["steps_per_report"])
     took = (state.ended or 0) - (state.started or 0)
+    what = f"{shape or name_of(case)}{f', {bits}-bit' if bits else ''}"
     return {
-        "case": f"{shape or name_of(case)}{f', {bits}-bit' if bits else ''}, batch {options.batch_size}, up to {options.max_seq_length} tokens",
+        "case": f"{what}, batch {options.batch_size}, up to {options.max_seq_length} tokens",
         "status": state.status,
         "steps": steps,
         "peak_mb": {

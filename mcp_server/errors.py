@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from mcp_server.datasets.secrets import redact
+from mcp_server.datasets.secrets import redact, redact_value
 
 _MOST_EXPLAINED = 3  # an unknown argument may list all known ones
 
@@ -86,7 +86,7 @@ def _explain_one(item: dict[str, Any], model: type[BaseModel]) -> str:
     if item["type"] == "missing":
         return f"the argument {path!r} is required; give it a value"
     message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-    shown = repr(item.get("input"))
+    shown = redact(repr(redact_value(item.get("input"))))  # before it is cut: half a token looks like none
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return f"{path}={shown}: {message}; correct it and call again" if path else f"{message}"
 

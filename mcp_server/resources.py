@@ -10,6 +10,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ResourceError
 from pydantic import BaseModel
 
+from mcp_server.datasets.secrets import redact_value
 from mcp_server.errors import JobError, UserError
 from mcp_server.jobs import index, service, store
 from mcp_server.training.log import LogRequest, read_log
@@ -39,7 +40,7 @@ def job_settings(job_id: str) -> str:
     def read() -> str:
         folder = store.get(job_id)
         view = service.view(folder).model_dump(mode="json", exclude_none=True)
-        return json.dumps(view | {"options": folder.spec().options}, indent=1, ensure_ascii=False)
+        return json.dumps(view | {"options": redact_value(folder.spec().options)}, indent=1, ensure_ascii=False)
 
     return _told(read)
 

@@ -75,7 +75,6 @@ def read_command(world: World, command: str) -> None:
     if len(command) > MAX_COMMAND:
         raise Unjudged("the command is longer than is read")
     Looked.names = 0
-    world.scene.text = world.text
     Walker(world.scene).code(world.text, State(world.cwd))
 
 

@@ -17,6 +17,16 @@ def home() -> str:
     return env("HOME") or "/"
 
 
+def hub_home() -> str:
+    """The folder of huggingface_hub, by its own rules."""
+    return env("HF_HOME") or join(env("XDG_CACHE_HOME") or join(home(), ".cache"), "huggingface")
+
+
+def hub_cache() -> str:
+    """Where it keeps what it has downloaded."""
+    return env("HF_HUB_CACHE") or env("HUGGINGFACE_HUB_CACHE") or join(hub_home(), "hub")
+
+
 def normal(path: str, cwd: str) -> str:
     """Absolute path with `.`, `..` and double slashes removed, links not followed."""
     if not path.startswith("/"):

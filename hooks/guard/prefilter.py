@@ -24,6 +24,8 @@ HARMLESS = frozenset((
 ))  # fmt: skip
 # What starts commands or writes files; globs and variables are harmless as arguments of what only reads.
 SYNTAX = ("`", "<", ">", "$(", "${", "$[")
+EXPANSIONS = SYNTAX[3:]  # double quotes do not keep them from being run
+COMMENTS = ("#", " #", "\t#", "\n#", ";#", "&#", "|#", "(#", ")#")  # a quote in one pairs with nothing
 # Words that end in an effect even as an argument of something harmless, and our own subjects.
 NEEDLES = (
     "hf_", "api_org_", "sk-", "wandb", "local-", "trust", "mlx", "safetensors", "adapter", "huggingface", "-exec", "-delete", "alias", "--output",
@@ -114,10 +116,15 @@ def harmless(command: str) -> bool:
 def unquoted(command: str) -> str:
     """The command without its quotes; what separates and expands is harmless inside them, so it is blanked there.
 
-    Only with one kind of quote and no backslash, where quotes are sure to pair; else all stays, and is read as syntax.
+    Only with one kind of quote, no backslash and no comment, where quotes are sure to pair; else all stays, and is read as
+    syntax. So it is with what double quotes hold and the shell runs nevertheless.
     """
     mark = "'" if "'" in command else '"'
     if "\\" in command or ('"' in command and mark == "'") or command.count(mark) % 2:
+        return command.translate(_DROP_QUOTES)
+    if mark == '"' and any(expansion in command for expansion in EXPANSIONS):
+        return command.translate(_DROP_QUOTES)
+    if command[:1] == COMMENTS[0] or any(comment in command for comment in COMMENTS[1:]):
         return command.translate(_DROP_QUOTES)
     pieces = command.split(mark)
     pieces[1::2] = [piece.translate(_INERT if mark == "'" else _INERT_DOUBLE) for piece in pieces[1::2]]

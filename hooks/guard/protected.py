@@ -49,10 +49,7 @@ class Protected:
         self.looked = 0
         self.extra = [paths.real(path) for path in extra]
         self.jobs = paths.real(paths.normal(shared.home(), cwd))
-        cache = paths.env("HF_HUB_CACHE") or paths.join(
-            paths.env("HF_HOME") or paths.join(paths.home(), ".cache/huggingface"), "hub"
-        )
-        self.cache = paths.real(cache)
+        self.cache = paths.real(paths.hub_cache())
 
     def file(self, path: str) -> Thing | None:
         """What one real path is, by its place, its name and its neighbours."""

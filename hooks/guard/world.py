@@ -23,7 +23,7 @@ class World:
         self.project = project
         self.settings = settings
         self.protected = Protected(cwd, settings.protect)
-        self.scene = Scene(text, cwd)  # empty for file tools
+        self.scene = Scene(cwd)  # empty for file tools
         self.tool = "Bash"
         self.file = ""
         self.old = ""

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from mcp_server.adapters.describe import Adapter, Described
 from mcp_server.datasets.secrets import redact_value
+from mcp_server.evaluation.past import same_test
 from mcp_server.training.options import TrainingOptions
 
 _RESULTS = (
@@ -43,7 +44,7 @@ def compare(one: Described, other: Described) -> AdapterComparison:
     known: list[dict[str, Any]] = [plain(described.training) for described in (one, other)]
     names = [name for name in dict.fromkeys([*known[0], *known[1]]) if known[0].get(name) != known[1].get(name)]
     return AdapterComparison(
-        summary=_summary(one, other),
+        summary=_summary(one, other) + _other_tests(one, other),
         adapters=(first.path, second.path),
         options={name: _pair(known, name) for name in names},
         data={
@@ -94,6 +95,16 @@ def _summary(one: Described, other: Described) -> str:
         return f"both have validation loss {losses[0]}"
     better = "first" if (losses[0] or 0) < (losses[1] or 0) else "second"
     return f"the {better} has the lower validation loss: {losses[0]} against {losses[1]}"
+
+
+def _other_tests(one: Described, other: Described) -> str:
+    """What must be known of the benchmark losses that stand side by side."""
+    if one.report is None or other.report is None or same_test([one.report, other.report]):
+        return ""
+    return (
+        "; their benchmark losses can't be compared (other base, test rows or tokens counted): "
+        "run_benchmark(adapters=[both]) measures them alike"
+    )
 
 
 def _curves(first: Adapter, second: Adapter) -> str | None:

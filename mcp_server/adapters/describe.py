@@ -12,7 +12,8 @@ from pydantic import BaseModel, Field, ValidationError
 from mcp_server import settings
 from mcp_server.adapters.find import CONFIG, WEIGHTS
 from mcp_server.datasets.secrets import redact_value
-from mcp_server.evaluation.past import PastBenchmark
+from mcp_server.evaluation.past import PastBenchmark, line_of
+from mcp_server.evaluation.report import BenchmarkReport
 from mcp_server.jobs.files import read_json
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions
@@ -70,9 +71,10 @@ class Adapter(BaseModel):
 
 
 class Described(BaseModel):
-    """An adapter with what is needed to rank and to repeat it."""
+    """An adapter with what is needed to rank and to repeat it. ``report``: where its benchmark's loss is from."""
 
     adapter: Adapter
+    report: BenchmarkReport | None = None
     training: TrainingOptions | None = None
     group: tuple[str, ...] = ()
     written: float
@@ -102,8 +104,13 @@ def describe(folder: Path, benchmarks: list[PastBenchmark]) -> Described:
         benchmark=_benchmark(folder, benchmarks, _text(data.get("path"))),
         **_results(_mapping(record.get("results"))),
     )
+    seen = adapter.benchmark
     return Described(
-        adapter=adapter, training=training, group=_group(adapter, files, training), written=weights.st_mtime
+        adapter=adapter,
+        report=benchmarks[0].report if seen is not None and seen.loss is not None else None,
+        training=training,
+        group=_group(adapter, files, training),
+        written=weights.st_mtime,
     )
 
 
@@ -150,7 +157,7 @@ def _benchmark(folder: Path, benchmarks: list[PastBenchmark], trained_on: str | 
     if report is None or report.adapter is None or report.comparison is None:
         return BenchmarkSeen(job_id=newest.job_id, data=data)
     # Of several, such as a job's checkpoints, the report is about the first; what it says of the others is their line.
-    line = next((line for line in report.ranking if line.adapter_path == str(folder)), None)
+    line = line_of(report, str(folder))
     if line is None and report.adapter_path not in (None, str(folder)):
         return None  # it could not be measured
     compared, measured = line or report.comparison, line or report.adapter

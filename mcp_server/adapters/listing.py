@@ -15,7 +15,7 @@ from mcp_server.adapters.compare import AdapterComparison, compare, differing
 from mcp_server.adapters.describe import Adapter, Described, describe
 from mcp_server.adapters.find import WEIGHTS, find_adapters, is_adapter
 from mcp_server.errors import PathError
-from mcp_server.evaluation.past import PastBenchmark, measured_after, past_benchmarks
+from mcp_server.evaluation.past import PastBenchmark, measured_after, past_benchmarks, same_test
 from mcp_server.jobs import store
 from mcp_server.training import artifacts
 
@@ -121,10 +121,8 @@ def _ranked(found: list[Described]) -> list[Described]:
 
 
 def _score(members: list[Described]) -> tuple[Callable[[Described], float], str]:
-    """What orders a group: held-out loss where all were measured on the same test set, else validation loss."""
-    seen = [member.adapter.benchmark for member in members]
-    tests = {None if one is None or one.loss is None else (one.data, one.rows) for one in seen}
-    if len(tests) == 1 and None not in tests:
+    """What orders a group: held-out loss where all were measured by the same test, else validation loss."""
+    if same_test([member.report for member in members]):
         return _benchmark_loss, "benchmark loss"
     return _validation_loss, "validation loss"
 

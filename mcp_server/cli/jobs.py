@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import anyio
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -15,7 +16,7 @@ from mcp_server import settings
 from mcp_server.cli.follow import end_text, exit_code, follow, job
 from mcp_server.cli.options import add_json, show
 from mcp_server.cli.safe import safe
-from mcp_server.errors import JobError, PathError
+from mcp_server.errors import JobError, PathError, explain
 from mcp_server.jobs import index, service
 from mcp_server.jobs.files import write_atomic
 from mcp_server.jobs.wait import wait_for_end
@@ -80,7 +81,11 @@ def _log(arguments: argparse.Namespace) -> int:
         news = follow(arguments.job_id, quiet=arguments.json)
         show(news, as_json=arguments.json, text=end_text(folder))
         return exit_code(folder)
-    news = anyio.run(read_log, LogRequest(job_id=arguments.job_id, since=arguments.since))
+    try:
+        request = LogRequest(job_id=arguments.job_id, since=arguments.since)
+    except ValidationError as error:
+        raise explain(error, LogRequest) from error
+    news = anyio.run(read_log, request)
     lines = [f"step {step}: loss {loss}" for step, loss in news.train]
     lines += [f"step {step}: validation loss {loss}" for step, loss in news.val]
     lines += [f"! {alert}" for alert in news.alerts]

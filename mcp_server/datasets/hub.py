@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from mcp_server import settings
 from mcp_server.datasets import process
+from mcp_server.datasets.secrets import redact_value
 from mcp_server.datasets.watch import Watch
 from mcp_server.errors import DataError, UserError
 
@@ -44,6 +45,11 @@ class HubData(BaseModel):
                 raise ValueError("config holds arguments of datasets.load_dataset, such as {name: ...}")
             if config.get("trust_remote_code"):
                 raise ValueError("code of a data set is never run; take trust_remote_code out of config")
+            if redact_value(one) != one:
+                raise ValueError(
+                    "holds an access token, which would be written into the job's files; leave it out, and log in with "
+                    "`hf auth login` or set HF_TOKEN"
+                )
         return value
 
 

@@ -170,6 +170,8 @@ def _message(turn: Any, number: int) -> Row:
 
 def _as_completion(row: Row) -> Row:
     messages = row["messages"]
+    if messages and messages[0]["role"] == "system":
+        raise Unusable("wrong-format", "has a system message; only format='chat' can hold it")
     if [message["role"] for message in messages] != ["user", "assistant"] or "tools" in row:
         raise Unusable("wrong-format", "has more than one question and answer; only format='chat' can hold it")
     return {"prompt": messages[0]["content"], "completion": messages[1]["content"]}

@@ -53,6 +53,8 @@ class PrepareRequest(HubData):
             raise ValueError("max_tokens needs model, whose tokenizer counts")
         if self.max_characters is not None and self.max_characters < self.min_characters:
             raise ValueError("max_characters is below min_characters")
+        if self.format == "completions" and self.system is not None:
+            raise ValueError("format='completions' has no place for system; use format='chat', or leave system out")
         return self
 
 

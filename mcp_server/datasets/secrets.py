@@ -15,7 +15,7 @@ _KINDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("AWS access key id", ("AKIA", "ASIA"), r"(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"),
     (
         "AWS secret access key",
-        ("aws_secret", "AWS_SECRET", "SecretAccessKey"),
+        ("aws_secret", "AWS_SECRET", "ecretAccessKey", "secretaccesskey"),
         r"(?i:aws_secret_access_key|secretaccesskey)\W{1,6}(?P<secret>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+])",
     ),
     (
@@ -32,7 +32,7 @@ _KINDS: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("Google API key", ("AIza",), r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}"),
     (
         "Weights & Biases key",
-        ("wandb", "WANDB", "W&B"),
+        ("wandb", "WANDB", "Wandb", "W&B", "w&b"),
         r"(?i:wandb|w&b)[^\n]{0,40}?(?<![A-Za-z0-9])(?P<secret>[0-9a-f]{40}|wandb_v1_[A-Za-z0-9_]{40,})(?![A-Za-z0-9])",
     ),
     (

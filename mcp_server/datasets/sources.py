@@ -113,7 +113,7 @@ def _read_object(path: Path, file: io.TextIOBase) -> Iterator[Record]:
     try:
         json.loads(first)
         many = bool(file.readline().strip())
-    except ValueError:
+    except (ValueError, RecursionError):
         many = False
     if many:
         yield from _read_jsonl(path)

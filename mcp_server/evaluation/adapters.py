@@ -11,11 +11,12 @@ from typing import Any
 from mcp_server import settings
 from mcp_server.errors import ArgumentError, JobError, PathError
 from mcp_server.evaluation.options import BenchmarkOptions
-from mcp_server.jobs import store
+from mcp_server.jobs import service, store
 from mcp_server.jobs.files import read_json
+from mcp_server.jobs.store import JobFolder
 from mcp_server.models import folder as models
 
-WEIGHTS, CONFIG = "adapters.safetensors", "adapter_config.json"
+WEIGHTS, CONFIG, PROVENANCE = "adapters.safetensors", "adapter_config.json", "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,18 @@ def candidates(options: BenchmarkOptions) -> Candidates:
 
 
 def of_job(job_id: str) -> list[Path]:
-    """The adapter of a training job and its checkpoints; of those with equal weights the first alone."""
+    """The adapter of a training job and its checkpoints; of those with equal weights the first alone.
+
+    Raises JobError while that may still change, since the benchmark may wait in line, and when the adapter is another's.
+    """
     job = store.get(job_id)
     spec = job.spec()
     if spec.kind != "train":
         raise JobError(f"job {job_id} is a {spec.kind} job; give the id of a training, list_jobs shows them")
-    final = spec.options.get("adapter_path")
-    found = [Path(final)] if final else []
+    target = spec.options.get("adapter_path")
+    _require_ended(job, target)
+    final = _final(job, Path(target)) if target else None
+    found = [final] if final else []
     found += sorted(job.checkpoints.glob("best-*")) + sorted(job.checkpoints.glob("[0-9]*"))
     kept: list[Path] = []
     for folder in found:
@@ -76,8 +82,53 @@ def of_job(job_id: str) -> list[Path]:
         if weights.exists() and not any(filecmp.cmp(weights, other / WEIGHTS, shallow=False) for other in kept):
             kept.append(folder)
     if not kept:
-        raise JobError(f"job {job_id} has no adapter and no checkpoint yet; wait for one with read_training_log")
+        raise JobError(
+            f"job {job_id} has ended ({job.state().status}) without adapter or checkpoint; "
+            "start it again, or give another training, list_jobs shows them"
+        )
     return kept
+
+
+def _require_ended(job: JobFolder, target: str | None) -> None:
+    """Raise JobError while the job, or another that trains into the same folder, has not ended."""
+    for writer in [job, *(other for other in store.all_folders() if _trains_into(other, target))]:
+        state = service.reconcile(writer)
+        if not state.finished:
+            raise JobError(
+                f"training {writer.job_id} has not ended ({state.status}): its checkpoints and the adapter in {target} will "
+                f"change; wait with read_training_log(job_id={writer.job_id!r}, wait_seconds=600, until='end') and ask "
+                "again, or name finished ones with adapters=[...]"
+            )
+
+
+def _trains_into(job: JobFolder, target: str | None) -> bool:
+    if target is None or not job.job_id.startswith("train-"):
+        return False
+    return ((read_json(job.path / "spec.json") or {}).get("options") or {}).get("adapter_path") == target
+
+
+def _final(job: JobFolder, target: Path) -> Path | None:
+    """Where the adapter that this job left lies; None when it left none.
+
+    A later training into the same folder, such as one that resumed it, keeps what was there in ``previous/``.
+    """
+    owners = {
+        place: _owner(place)
+        for place in (target, *sorted(target.glob("previous/[!.]*")))
+        if (place / WEIGHTS).is_file()
+    }
+    own = next((place for place, owner in owners.items() if owner == job.job_id), None)
+    if own is None and target in owners:
+        raise JobError(
+            f"the adapter in {target} is not that of job {job.job_id}: its {PROVENANCE} names {owners[target] or 'no job'}; "
+            f"give that job_id, or name what to rank with adapters=[...], checkpoints are in {job.checkpoints}"
+        )
+    return own
+
+
+def _owner(folder: Path) -> str | None:
+    """The training that left these weights, as their record says."""
+    return _text((read_json(folder / PROVENANCE) or {}).get("job_id"))
 
 
 def check_adapter(folder: Path) -> None:
@@ -108,7 +159,7 @@ def _learnt_answers_alone(folder: Path, config: dict[str, Any]) -> bool:
     """Whether prompts were masked: by mask_prompt, or by assistant_only_loss, which our own records alone tell."""
     if config.get("mask_prompt"):
         return True
-    files = [folder / "provenance.json", folder / "checkpoint.json"]
+    files = [folder / PROVENANCE, folder / "checkpoint.json"]
     if folder.parent.name == "checkpoints":
         files.append(folder.parent.parent / "spec.json")  # of best-*, whose record holds no options
     options = [(read_json(file) or {}).get("options") for file in files]
@@ -117,7 +168,7 @@ def _learnt_answers_alone(folder: Path, config: dict[str, Any]) -> bool:
 
 def _data_of(folder: Path, config: dict[str, Any]) -> str | None:
     """The data set of the adapter's training: of its provenance, else of its configuration."""
-    data = (read_json(folder / "provenance.json") or {}).get("data")
+    data = (read_json(folder / PROVENANCE) or {}).get("data")
     recorded = data.get("path") if isinstance(data, dict) else None
     return _text(recorded) or _text(config.get("data"))
 

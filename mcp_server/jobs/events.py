@@ -12,18 +12,18 @@ from typing import Any
 
 Event = dict[str, Any]
 _FREQUENT = ("train", "memory", "progress")
+PUBLISHED = "adapter saved"  # the phase that is told when the adapter is in its place
 READ_LIMIT = 256 * 1024  # bytes read by one call; more than that is sampled
 
 
 class EventWriter:
     """Appends events, each in one ``write`` so that several writers never mix lines.
 
-    A full disk loses events, not the job: the write fails quietly, is counted, and the next line starts clean.
+    A full disk loses events, not the job: the write fails quietly, and the next line starts clean.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.dropped = 0
         self._torn = _ends_in_mid_line(path)
 
     def write(self, type: str, **fields: Any) -> bool:
@@ -38,10 +38,8 @@ class EventWriter:
             finally:
                 os.close(descriptor)
         except OSError:
-            self.dropped += 1
             return False
         self._torn = written < len(data)
-        self.dropped += self._torn
         return not self._torn
 
 
@@ -117,20 +115,27 @@ def without_repeats(events: list[Event]) -> list[Event]:
     kept: list[Event] = []
     for event in events:
         if event["type"] == "resume":
-            # A checkpoint is taken after its step is reported and before validation.
-            ends = {"train": event["step"], "memory": event["step"], "val": event["step"] - 1}
-            kept = [one for one in kept if one["type"] not in ends or one["step"] <= ends[one["type"]]]
+            kept = [one for one in kept if _before_checkpoint(one, event["step"])]
         kept.append(event)
     return kept
 
 
-def copy_history(source: Path, target: Path) -> None:
-    """Begin the log of a continued run with the curves of the run before it. What lies beyond the checkpoint is dropped
-    by ``without_repeats`` when it is read."""
+def _before_checkpoint(event: Event, step: int) -> bool:
+    """Whether it happened before the checkpoint of ``step``, which is taken after its step is reported and before validation."""
+    ends = {"train": step, "memory": step, "val": step - 1}
+    return event["type"] not in ends or event["step"] <= ends[event["type"]]
+
+
+def copy_history(source: Path, target: Path, step: int) -> None:
+    """Begin the log of a continued run with the curves of the run before it, up to its checkpoint of ``step``. They are marked
+    as ``copied``: a reader who waits for news does not wait for these."""
     with contextlib.suppress(OSError), source.open("rb") as lines, target.open("wb") as copy:
         for line in lines:
-            if line.endswith(b"\n") and line.startswith((b'{"type": "train"', b'{"type": "val"', b'{"type": "resume"')):
-                copy.write(line)
+            if not line.startswith((b'{"type": "train"', b'{"type": "val"', b'{"type": "resume"')):
+                continue
+            for event in _parse(line):
+                if isinstance(event.get("step"), int) and event["step"] <= step and _before_checkpoint(event, step):
+                    copy.write(json.dumps(event | {"copied": True}, ensure_ascii=False).encode() + b"\n")
 
 
 def tail(path: Path) -> list[Event]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import calendar
 import contextlib
 import fcntl
 import json
 import os
+import subprocess
+import sys
 import time
 import zlib
 from typing import Any
@@ -72,13 +75,45 @@ class Job:
 def _exists(process: dict[str, Any] | None) -> bool:
     if not process:
         return False
+    pid = int(process["pid"])
     try:
-        os.kill(int(process["pid"]), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    return True
+    start = _start(pid)
+    return start is None or _same(start, str(process.get("start")))
+
+
+def _start(pid: int) -> str | None:
+    """When a process was started, as ``jobs/process.py`` records it (on macOS to the second); None where it can't be found."""
+    if sys.platform == "linux":
+        try:
+            with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+                fields = file.read().rpartition(")")[2].split()
+            with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+                return f"{file.read().strip()}/{fields[19]}"
+        except (OSError, IndexError):
+            return None
+    command = ["/bin/ps", "-o", "lstart=", "-p", str(pid)]
+    # In UTC, which neither summer time nor a journey changes.
+    told = {"LC_ALL": "C", "TZ": "UTC0"}
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, env=told, timeout=5, check=False).stdout
+        return str(calendar.timegm(time.strptime(shown.strip())))
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def _same(start: str, recorded: str) -> bool:
+    """Whether both are of one process. On macOS they are seconds since the epoch, one of them whole."""
+    if start == recorded:
+        return True
+    try:
+        return abs(float(start) - float(recorded)) < 2
+    except ValueError:
+        return False
 
 
 def follow(payload: str, what: str) -> str:

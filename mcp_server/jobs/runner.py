@@ -20,8 +20,8 @@ from typing import Literal
 from mcp_server import launch, settings
 from mcp_server.jobs import lock, recovery, store
 from mcp_server.jobs.cleanup import clean
-from mcp_server.jobs.death import describe_death, was_out_of_memory
-from mcp_server.jobs.events import EventWriter, tail
+from mcp_server.jobs.death import checkpoint_text, describe_death, was_out_of_memory
+from mcp_server.jobs.events import PUBLISHED, EventWriter, read_since, tail
 from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.queue import Ticket
@@ -35,7 +35,9 @@ LAST_WORD_SECONDS = 60.0  # how long a full disk may keep the end from being rec
 MEMORY_SECONDS = float(
     os.environ.get("MLX_TRAINING_MEMORY_SECONDS", "30")
 )  # how long a job waits for memory to be free
-GRACE_SECONDS = 120.0  # a checkpoint of a large model takes a while to write
+# Of a worker that was asked to stop, since its last sign of life: a checkpoint of a large model takes a while to write.
+GRACE_SECONDS = 120.0
+MOST_GRACE_SECONDS = 3600.0  # since it was asked: longer than any update and validation that are worth waiting for
 WORKERS = {
     "train": "mcp_server.workers.train",
     "convert": "mcp_server.workers.convert",
@@ -45,6 +47,9 @@ WORKERS = {
     "probe": "mcp_server.workers.probe",
     "environment": "mcp_server.workers.environment",
 }
+
+
+_NOT_STARTED = 127  # as a shell's exit code of a command that is not there
 
 
 class Runner:
@@ -69,8 +74,12 @@ class Runner:
                 return
         started = time.time()
         while True:
-            kills_before = recovery.oom_kills()
-            process = self._start_worker(descriptor)
+            kills_before, logged = recovery.oom_kills(), self._logged()
+            try:
+                process = self._start_worker(descriptor)
+            except OSError as error:
+                outcome, code = self._unstartable(error), _NOT_STARTED
+                break
             try:
                 worker = ProcessIdentity.of(process.pid)
             except ProcessLookupError:
@@ -78,14 +87,29 @@ class Runner:
             if descriptor is not None:
                 self._announce(descriptor, process.pid)
             self._record(JobState(status="working", started=started, runner=self._me, worker=worker))
-            outcome, code = self._end_of(process, kills_before)
+            outcome, code = self._end_of(process, kills_before, logged)
             if not self._goes_on(outcome):
                 break
         self._record_end(outcome, code, started)
         if descriptor is not None:
             os.close(descriptor)
 
-    def _end_of(self, process: subprocess.Popen[bytes], kills_before: int | None) -> tuple[Outcome, int]:
+    def _unstartable(self, error: OSError) -> Outcome:
+        """Of a worker whose interpreter has gone or can't be run any more, perhaps while the job waited in line."""
+        why = f"the worker could not be started with {self._command()[0]}: {error}; put this Python back or have another found"
+        return Outcome(
+            status="failed",
+            why=f"{why} (MLX_TRAINING_PYTHON, prepare_environment), and start again{checkpoint_text(self._folder)}",
+        )
+
+    def _logged(self) -> int:
+        """Bytes of the log so far."""
+        try:
+            return self._folder.metrics.stat().st_size
+        except OSError:
+            return 0
+
+    def _end_of(self, process: subprocess.Popen[bytes], kills_before: int | None, logged: int) -> tuple[Outcome, int]:
         code = self._wait_for(process)
         if self._spec.world is not None:
             # Whatever became of the process that watches the ranks: none of them outlives it.
@@ -95,7 +119,18 @@ class Runner:
         if outcome is None:
             out_of_memory = code == -signal.SIGKILL and was_out_of_memory(self._folder, kills_before)
             outcome = describe_death(self._folder, code, self._stop_asked_at is not None, out_of_memory)
+            outcome = self._with_adapter(outcome, logged)
+        elif outcome.cause is not None:  # said of a rank that died
+            outcome = self._with_adapter(outcome, logged)
         return outcome, code
+
+    def _with_adapter(self, outcome: Outcome, logged: int) -> Outcome:
+        """Of a worker that died after it had published, in the test: the adapter is there, and nothing is to be tried again."""
+        for event in read_since(self._folder.metrics, logged).events:
+            if event["type"] == "phase" and event.get("name") == PUBLISHED:
+                why = f"{outcome.why}; the training was over, its adapter is in {event['path']}"
+                return outcome.model_copy(update={"why": why, "cause": None})
+        return outcome
 
     def _goes_on(self, outcome: Outcome) -> bool:
         """Whether a job that ran out of memory is tried again, one rung lower."""
@@ -126,7 +161,8 @@ class Runner:
         return True
 
     def _on_stop(self, number: int, frame: FrameType | None) -> None:
-        self._stop_asked_at = time.monotonic()
+        # The first request counts: asking again does not put the end off.
+        self._stop_asked_at = self._stop_asked_at or time.monotonic()
 
     def _wait_for_turn(self) -> int | None:
         """The locked descriptor, or None when the job ended while it waited."""
@@ -143,7 +179,8 @@ class Runner:
                     # Before the ticket goes: what the lock still says of its last holder would be taken for ours.
                     lock.write_holder(descriptor, {"job_id": self._folder.job_id, "kind": self._spec.kind})
                     return descriptor
-                if self._spec.if_busy == "refuse":
+                # Who only looks at the lock holds it for a moment too; that is no reason to refuse.
+                if self._spec.if_busy == "refuse" and (ticket.ahead() or lock.read_holder(path) is not None):
                     self._end_unstarted(store.REFUSED)
                     return None
                 time.sleep(POLL_SECONDS)
@@ -214,21 +251,35 @@ class Runner:
     def _wait_for(self, process: subprocess.Popen[bytes]) -> int:
         """The worker's return code; stop requests are passed on, gently first."""
         asked = False
+        seen, alive_at = self._sign_of_life(), time.monotonic()
         stall = StallWatch(self._folder.metrics, self._events, begun=time.time())
         while (code := process.poll()) is None:
             if self._stop_asked_at is not None:
                 request = read_json(self._folder.stop_request) or {}
-                grace = 0.0 if request.get("action") == "kill" else GRACE_SECONDS
-                if time.monotonic() - self._stop_asked_at >= grace:
+                now = time.monotonic()
+                if (sign := self._sign_of_life()) != seen:
+                    seen, alive_at = sign, now
+                silent = now - max(alive_at, self._stop_asked_at)
+                over = silent >= GRACE_SECONDS or now - self._stop_asked_at >= MOST_GRACE_SECONDS
+                if over or request.get("action") == "kill":
                     process.kill()
                 elif not asked:
                     process.terminate()
                     asked = True
             if self._unwritten is not None:
                 self._record(self._unwritten)
-            stall.look()
+            if not asked:  # what it writes would be taken for a sign of the worker's life
+                stall.look()
             time.sleep(POLL_SECONDS)
         return code
+
+    def _sign_of_life(self) -> int | None:
+        """Differs from the last one when the worker has reported or touched its log since (``WorkerJob.beat``). Compared, never
+        reckoned with: the clock may be set."""
+        try:
+            return self._folder.metrics.stat().st_mtime_ns
+        except OSError:
+            return None
 
     def _record_end(self, outcome: Outcome, code: int, started: float) -> None:
         clean(self._spec)

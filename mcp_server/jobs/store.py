@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mcp_server import settings
-from mcp_server.errors import JobError, PathError
+from mcp_server.errors import JobError, PathError, brief
 from mcp_server.jobs.files import read_json, write_json
 from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.world import World
@@ -169,11 +169,18 @@ def get(job_id: str) -> JobFolder:
     """The folder of ``job_id``. Raises JobError when there is none, naming the newest jobs."""
     path = jobs_folder() / job_id
     # A job id is one path component: nothing outside the jobs folder can be named.
-    if not job_id or "/" in job_id or job_id.startswith(".") or not path.is_dir():
+    if not job_id or "/" in job_id or job_id.startswith(".") or not _is_dir(path):
         newest = [folder.job_id for folder in sorted(all_folders(), key=_created, reverse=True)[:3]]
         known = f"the newest jobs are {', '.join(newest)}" if newest else "there are no jobs yet"
-        raise JobError(f"there is no job {job_id!r}; {known}; list_jobs shows all")
+        raise JobError(f"there is no job {brief(job_id, 80)!r}; {known}; list_jobs shows all")
     return JobFolder(path)
+
+
+def _is_dir(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # longer than any name can be, or not text that a name can hold
+        return False
 
 
 def _created(folder: JobFolder) -> float:

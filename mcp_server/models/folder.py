@@ -49,10 +49,21 @@ def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
 
 
+def hub_home() -> Path:
+    """The folder of huggingface_hub, by its own rules; it is not imported for that."""
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("HF_HOME") or f"{cache}/huggingface").expanduser()
+
+
+def hub_cache() -> Path:
+    """Where downloaded models lie."""
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    return Path(named).expanduser() if named else hub_home() / "hub"
+
+
 def _cached_snapshot(model: str) -> Path | None:
     """The snapshot of the branch ``main`` in the Hub cache, as ``huggingface_hub`` lays it out."""
-    root = Path(os.environ.get("HF_HUB_CACHE") or Path(os.environ.get("HF_HOME") or "~/.cache/huggingface") / "hub")
-    repository = root.expanduser() / f"models--{model.replace('/', '--')}"
+    repository = hub_cache() / f"models--{model.replace('/', '--')}"
     try:
         revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
     except OSError:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel
 
 from mcp_server.jobs.hosts import Ready
 from mcp_server.jobs.store import JobFolder
 from mcp_server.jobs.world import World
 from mcp_server.planning import budget as budgets
 from mcp_server.planning import calibration, memory, rows
-from mcp_server.planning.check import DoesNotFitError, Expectation, advice, backend_name, gb, judge, model_shape
+from mcp_server.planning.check import DoesNotFitError, Expectation, advice, gb, judge, model_shape
 from mcp_server.planning.ladder import smallest_harm
 from mcp_server.planning.rows import RowLengths
 from mcp_server.training.options import TrainingOptions
@@ -73,7 +76,7 @@ def before_start(
         return StartCheck(None, [])
     lengths = _lengths(options)
     tokens = memory.padded(lengths.longest, options.max_seq_length)
-    expected = Expectation(found, options, tokens, budgets.read(backend_name(backend)).of_rank(world))
+    expected = Expectation(found, options, tokens, budgets.read(budgets.backend_name(backend)).of_rank(world))
     check = judge(expected)
     if check.verdict == "not now":
         raise DoesNotFitError(check.text)
@@ -81,10 +84,12 @@ def before_start(
         smaller = smallest_harm(expected, lengths)
         if smaller is None:
             raise DoesNotFitError(f"{check.text}; {advice(found, expected.budget)}")
-        changed = ", ".join(f"{name}={_shown(value)}" for name, value in smaller.changes.items())
+        changed = ", ".join(f"{name}={_shown(value)}" for name, value in smaller.changes.items() if name != "iters")
+        longer = smaller.changes.get("iters")
         raise DoesNotFitError(
-            f"{check.text}; with {changed} it needs about {gb(smaller.expected.peak)} GB: start it so, "
-            "or ask plan_training for all arguments"
+            f"{check.text}; with {changed} it needs about {gb(smaller.expected.peak)} GB: start it so"
+            + (f" (and iters={longer}, unless epochs or phases say how long)" if longer else "")
+            + ", or ask plan_training for all arguments"
         )
     # A run that goes through every row has met the longest one; a shorter run, or the rest of one, may not have.
     seen_all = options.iters * options.batch_size >= lengths.rows and lengths.counted_by != "characters" and not resumed
@@ -97,7 +102,8 @@ def before_start(
 
 
 def _shown(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """As one would write it in a call."""
+    return value.model_dump_json(exclude_none=True) if isinstance(value, BaseModel) else json.dumps(value)
 
 
 def _lengths(options: TrainingOptions) -> RowLengths:

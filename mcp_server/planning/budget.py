@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from mcp_server import settings
 from mcp_server.jobs import lock, store
+from mcp_server.jobs.events import tail
 from mcp_server.jobs.world import World
 from mcp_server.platform import chip, readings
 from mcp_server.platform import facts as machine
@@ -54,12 +55,12 @@ def read(backend: Backend) -> Budget:
     found = readings.collect(facts)
     total = _integer(facts, "memory_bytes") or psutil.virtual_memory().total
     free = _integer(found, "available_bytes")
-    free = (total if free is None else free) + _own_jobs_bytes()
+    free = total if free is None else free
     if backend == "apple-silicon":
         limit, source = _metal_limit(total, found)
     elif backend == "linux-cuda" and _integer(found, "gpu_memory_bytes"):
         total = limit = int(found["gpu_memory_bytes"])
-        free = _integer(found, "gpu_free_bytes") or limit
+        free = int(found.get("gpu_free_bytes", limit))  # 0 is an answer, too
         source = "the GPU's memory (nvidia-smi)"
     else:
         total = min(total, _integer(found, "memory_limit_bytes") or total)
@@ -71,7 +72,7 @@ def read(backend: Backend) -> Budget:
         total=total,
         limit=limit,
         limit_from=source,
-        free=min(free, total),
+        free=min(free + _own_jobs_bytes(backend), total),
         facts={**facts, **found},
     )
 
@@ -84,10 +85,12 @@ def processes_sharing(world: World | None) -> int:
 def free_bytes() -> int:
     """Memory that nobody uses now, where jobs of this machine take it from."""
     backend, _ = machine.backend(machine.collect())
-    known: Backend = (
-        "linux-cuda" if backend == "linux-cuda" else "linux-cpu" if backend == "linux-cpu" else "apple-silicon"
-    )
-    return read(known).free
+    return read(backend_name(backend)).free
+
+
+def backend_name(name: str | None) -> Backend:
+    """Where nothing else is known, what the product is for."""
+    return "linux-cuda" if name == "linux-cuda" else "linux-cpu" if name == "linux-cpu" else "apple-silicon"
 
 
 def _metal_limit(total: int, found: Mapping[str, Any]) -> tuple[int, str]:
@@ -110,20 +113,35 @@ def _integer(values: Mapping[str, Any], name: str) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def _own_jobs_bytes() -> int:
-    """Memory of our own job that runs now: it will be free when the next one's turn comes."""
+def _own_jobs_bytes(backend: Backend) -> int:
+    """Memory of our own job that runs now, where MLX takes it from: it will be free when the next one's turn comes."""
     holder = lock.read_holder(str(settings.home() / "gpu.lock")) or {}
     pid, job_id = holder.get("pid"), holder.get("job_id")
     if not isinstance(pid, int) or not isinstance(job_id, str):
         return 0
-    worker = store.JobFolder(store.jobs_folder() / job_id).state().worker
+    folder = store.JobFolder(store.jobs_folder() / job_id)
+    worker = folder.state().worker
     try:
         if worker is None or not worker.alive():
             return 0
-        process = psutil.Process(pid)
-        return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))  # of several ranks
+        if backend == "linux-cuda":  # the GPU's memory is in no figure of the process
+            told = [event for event in tail(folder.metrics) if event["type"] == "memory"][-1:]
+            return sum(int(event["active_bytes"]) + int(event["cache_bytes"]) for event in told)
+        return process_bytes(pid, backend)
     except psutil.Error:
         return 0
+
+
+def process_bytes(pid: int, backend: Backend) -> int:
+    """Host memory of a process and its children (several ranks). Raises psutil.Error.
+
+    On a Mac the GPU's buffers are in the footprint (uss) and not in the resident set.
+    """
+    process = psutil.Process(pid)
+    family = (process, *process.children(recursive=True))
+    if backend == "apple-silicon":
+        return sum(one.memory_full_info().uss for one in family)
+    return sum(one.memory_info().rss for one in family)
 
 
 def largest_programs(count: int = 3) -> list[str]:

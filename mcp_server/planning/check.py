@@ -13,7 +13,7 @@ from mcp_server.models import shape as shapes
 from mcp_server.models.shape import ModelShape
 from mcp_server.planning import budget as budgets
 from mcp_server.planning import calibration, memory
-from mcp_server.planning.budget import TIGHT, Backend, Budget
+from mcp_server.planning.budget import TIGHT, Budget
 from mcp_server.planning.calibration import Correction
 from mcp_server.planning.coefficients import coefficients
 from mcp_server.planning.memory import MemoryParts
@@ -45,13 +45,16 @@ class Expectation:
         self.shape, self.options, self.tokens, self.budget = shape, options, tokens, budget
         limited = bool(measures.buffer_limits(options, budget.backend, os.environ))
         self._graphs = not measures.no_graphs(options, budget.backend, os.environ, quantized=shape.quantized)
-        known = coefficients(budget.backend, limited=limited, graphs=self._graphs)
+        known = coefficients(budget.backend, limited=limited, graphs=self._graphs, quantized=shape.quantized)
+        self.coarse = measures.coarse_chunks(budget.backend, quantized=shape.quantized)
+        self.fuses = memory.fuses(shape, options, coarse=self.coarse)
+        # CUDA's whole command buffers keep what the fused loss lets go: 29.1 GB with it, 31.3 without (H200, a 3B model).
+        saves = self.fuses and (budget.backend != "linux-cuda" or (limited and self._graphs))
         # Each rank holds the whole model, and the activations of its own rows.
-        own = options.model_copy(update={"batch_size": -(-options.batch_size // budget.ranks)})
-        if budget.backend == "linux-cuda" and (not limited or not self._graphs):
-            # CUDA's whole command buffers keep what the fused loss lets go: 29.1 GB with it, 31.3 without (H200, a 3B model).
-            own = own.model_copy(update={"fused_loss": False})
-        self.parts: MemoryParts = memory.estimate(shape, own, tokens, known)
+        rows = -(-options.batch_size // budget.ranks)
+        own = options.model_copy(update={"batch_size": rows, "fused_loss": saves})
+        chunk = measures.chunk_tokens(shape.vocabulary, coarse=self.coarse)
+        self.parts: MemoryParts = memory.estimate(shape, own, tokens, known, chunk)
         self.correction: Correction = calibration.correction(
             self.machine_key(), grad_checkpoint=options.grad_checkpoint
         )
@@ -61,7 +64,7 @@ class Expectation:
 
     def machine_key(self) -> str:
         """What was measured with one loss says nothing of the other, nor with CUDA graphs of without."""
-        loss = " fused loss" if memory.fuses(self.shape, self.options) else ""
+        loss = " fused loss" if self.fuses else ""
         return self.budget.machine_key() + loss + ("" if self._graphs else " no graphs")
 
     def measured(self, peak: int) -> None:
@@ -156,10 +159,6 @@ def advice(shape: ModelShape, budget: Budget) -> str:
         f"nothing of this model fits; use one of at most about {most / 1e9:.1f}B parameters in 4 bits, "
         f"or a machine with more memory than {gb(shape.weight_bytes * 1.5)} GB for this one"
     )
-
-
-def backend_name(name: str) -> Backend:
-    return "linux-cuda" if name == "linux-cuda" else "linux-cpu" if name == "linux-cpu" else "apple-silicon"
 
 
 def gb(value: float) -> float:

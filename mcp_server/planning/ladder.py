@@ -114,7 +114,7 @@ def _rank(now: Expectation, _: RowLengths) -> Iterator[Step]:
     options = now.options
     if options.fine_tune_type == "full":
         yield (
-            {"fine_tune_type": "lora"},
+            {"fine_tune_type": "lora", "learning_rate": 2 * options.learning_rate},  # halved for full (recipe.py)
             "fine_tune_type lora: full fine-tuning keeps gradients and two moments of all weights",
         )
     rank = options.lora_parameters.rank

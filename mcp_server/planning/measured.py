@@ -9,6 +9,7 @@ from mcp_server.jobs.service import IfBusy
 from mcp_server.jobs.store import JobFolder
 from mcp_server.jobs.wait import Progress, wait_for_end
 from mcp_server.planning import plan as planning
+from mcp_server.planning.check import gb
 from mcp_server.planning.plan import Plan, PlanRequest
 from mcp_server.planning.probe import ProbeResult, start_probe
 
@@ -43,6 +44,16 @@ async def make_plan(request: PlanTraining, progress: Progress | None = None) -> 
     outcome = folder.outcome()
     if view.status == "completed" and outcome is not None:
         result = ProbeResult.model_validate(outcome.result)
+        if result.peak_bytes > drafted.expected.budget.limit:
+            again = await anyio.to_thread.run_sync(planning.draft, plain)  # by what the probe has taught
+            if again.smaller is not None and again.expected.options != drafted.expected.options:
+                plan = await anyio.to_thread.run_sync(planning.finish, again, None, folder.job_id)
+                plan.warnings.insert(
+                    0,
+                    f"the probe {folder.job_id} measured {gb(result.peak_bytes)} GB of {gb(again.expected.budget.limit)} that "
+                    "may be used, so this plan was cut further, by that measurement; call plan_training again to measure it",
+                )
+                return plan
         return await anyio.to_thread.run_sync(planning.finish, drafted.after(result), result, folder.job_id)
     unmeasured = await anyio.to_thread.run_sync(planning.finish, drafted, None, folder.job_id)
     state = view.why or view.status

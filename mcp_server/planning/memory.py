@@ -221,11 +221,14 @@ def _chunks_in_flight(chunks: int, *, checkpointed: bool) -> int:
     return min(chunks, 2 if checkpointed and chunks < 5 else 3)
 
 
-def fuses(shape: ModelShape, options: TrainingOptions) -> bool:
-    """Whether the training will use the fused loss, as far as can be known before the model is loaded."""
+def fuses(shape: ModelShape, options: TrainingOptions, *, coarse: bool = False) -> bool:
+    """Whether the training will use the fused loss, as far as can be known before the model is loaded.
+
+    ``coarse`` as ``measures.coarse_chunks`` says.
+    """
     keys = options.lora_parameters.keys or []
     trains_head = options.fine_tune_type != "full" and any("lm_head" in key or "embed" in key for key in keys)
-    return not trains_head and measures.fused_loss(options, shape.vocabulary)[0]
+    return not trains_head and measures.fused_loss(options, shape.vocabulary, coarse=coarse)[0]
 
 
 def _backward(shape: ModelShape, options: TrainingOptions, tokens: int, k: Coefficients) -> float:

@@ -15,7 +15,7 @@ from mcp_server.models import folder as models
 from mcp_server.models import shape as shapes
 from mcp_server.planning import budget as budgets
 from mcp_server.planning import memory, recipe, rows, time
-from mcp_server.planning.check import Expectation, MemoryEstimate, advice, backend_name, gb, judge
+from mcp_server.planning.check import Expectation, MemoryEstimate, advice, gb, judge
 from mcp_server.planning.ladder import Smaller, fits, smallest_harm
 from mcp_server.planning.probe import ProbeResult
 from mcp_server.planning.recipe import Goal, Recipe
@@ -131,7 +131,7 @@ def draft(request: PlanRequest) -> Draft:
     )
     tokens = memory.padded(lengths.longest, written.options.max_seq_length)
     world = world_of(request, backend)
-    budget = budgets.read(backend_name(backend)).of_rank(world)
+    budget = budgets.read(budgets.backend_name(backend)).of_rank(world)
     taken = request.model_dump(include={"hosts", "hostfile", "num_processes", "backend"})
     taken |= {"model": str(path), "data": data, "hf_dataset": hub.located(request.hf_dataset)}
     options = written.options.model_copy(update=taken)
@@ -266,8 +266,8 @@ def _alternatives(drafted: Draft) -> list[Alternative]:
 def _bought(expected: Expectation) -> dict[str, str]:
     """What each measure buys here, by the formula or by what was measured on this back end."""
     options, shape, budget = expected.options, expected.shape, expected.budget
-    on, why = measures.fused_loss(options, shape.vocabulary)
-    if memory.fuses(shape, options):
+    on, why = measures.fused_loss(options, shape.vocabulary, coarse=expected.coarse)
+    if expected.fuses:
         without = Expectation(shape, options.model_copy(update={"fused_loss": False}), expected.tokens, budget)
         fused = f"on: about {gb(expected.peak)} GB at the peak instead of {gb(without.peak)} ({why})"
     else:

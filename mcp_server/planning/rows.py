@@ -163,4 +163,5 @@ def _count(
             return [count + extra for count, (_, extra) in zip(counts, texts, strict=True)], "the model's tokenizer"
         except (PlatformError, OSError, subprocess.SubprocessError, ValueError):
             pass  # no such library, or a tokenizer it can't read: the guess below says that it is one
-    return [round(len(text.encode()) / _BYTES_PER_TOKEN) + extra for text, extra in texts], "characters"
+    # "replace": half an emoji is an error of the data, which is said by who checks rows.
+    return [round(len(text.encode(errors="replace")) / _BYTES_PER_TOKEN) + extra for text, extra in texts], "characters"

@@ -143,10 +143,10 @@ def _check_disk(target: Path) -> None:
 
 
 def unused(target: Path) -> list[Path]:
-    """Earlier environments beside ``target`` that no live job runs in."""
+    """Earlier environments of ours beside ``target`` that no live job runs in."""
     used = {target.resolve()}
     for folder in store.all_folders():
         state = folder.state()
         if not state.finished:
-            used.add(Path(folder.spec().python).parent.parent)
-    return [path for path in target.parent.glob("mlx-*") if (path / "pyvenv.cfg").exists() and path not in used]
+            used.add(Path(folder.spec().python).parent.parent.resolve())
+    return [path for path in target.parent.glob("mlx-*") if (path / MARK).exists() and path.resolve() not in used]

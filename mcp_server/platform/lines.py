@@ -8,12 +8,14 @@ import platform
 import shutil
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
 
+from mcp_server.models.folder import hub_home
 from mcp_server.platform import chip, interpreter
 from mcp_server.platform import facts as machine
 
@@ -273,14 +275,17 @@ def network_check() -> Check:
             update={"value": f"offline by HF_HUB_OFFLINE: models must be on this disk; {check.value}"}
         )
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    host = urlsplit(endpoint).hostname or endpoint
+    try:
+        host = urlsplit(endpoint).hostname or endpoint
+    except ValueError:
+        host = endpoint
     try:
         request = urllib.request.Request(endpoint, method="HEAD")  # noqa: S310 (the user's own endpoint)
         with urllib.request.urlopen(request, timeout=_HUB_SECONDS):  # noqa: S310
             pass
     except urllib.error.HTTPError:
         pass  # it answered, if only with an error page: the network is there
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = " ".join(str(getattr(error, "reason", None) or error).split())[:120]
         return Check(
             name="hub",
@@ -295,8 +300,7 @@ def login_check() -> Check:
     """Whether there is a token, by the places huggingface_hub looks in. It is read by nobody here."""
     if any(os.environ.get(name) for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")):
         return _line("hub", "logged in (token from the environment)")
-    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface").expanduser()
-    file = Path(os.environ.get("HF_TOKEN_PATH") or home / "token").expanduser()
+    file = Path(os.environ.get("HF_TOKEN_PATH") or hub_home() / "token").expanduser()
     try:
         logged_in = file.stat().st_size > 0
     except OSError:

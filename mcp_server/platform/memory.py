@@ -68,12 +68,10 @@ def read_memory(request: MemoryRequest) -> MemoryReport:
     """The machine's memory and, if a job is named or running, the job's."""
     facts = machine.collect()
     backend, _ = machine.backend(facts)
-    known: budgets.Backend = (
-        "linux-cuda" if backend == "linux-cuda" else "linux-cpu" if backend == "linux-cpu" else "apple-silicon"
-    )
-    budget = budgets.read(known if facts.get("system") == "Darwin" or backend else "linux-cpu")
+    on_known = facts.get("system") == "Darwin" or backend
+    budget = budgets.read(budgets.backend_name(backend) if on_known else "linux-cpu")
     found = budget.facts
-    available = found.get("available_bytes")
+    available = found.get("gpu_free_bytes" if budget.backend == "linux-cuda" else "available_bytes")
     swapped = found.get("swap_used_bytes")
     wired = found.get("wired_limit_bytes")
     pressure = found.get("pressure")
@@ -113,14 +111,8 @@ def _add_job(report: MemoryReport, folder: JobFolder, budget: Budget) -> None:
     worker = service.reconcile(folder).worker
     if worker is not None and worker.alive():
         try:
-            process = psutil.Process(worker.pid)
-            # Of several ranks the worker is the process that watches them. On a Mac the GPU's buffers are in the footprint
-            # (uss) and not in the resident set.
-            used = sum(
-                one.memory_full_info().uss if budget.backend == "apple-silicon" else one.memory_info().rss
-                for one in (process, *process.children(recursive=True))
-            )
-            report.job_process_gb = round(used / 1e9, 3)
+            # Of several ranks the worker is the process that watches them.
+            report.job_process_gb = round(budgets.process_bytes(worker.pid, budget.backend) / 1e9, 3)
         except psutil.Error:
             report.job_process_gb = None
 

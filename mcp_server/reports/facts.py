@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from mcp_server.conversion.options import ConvertOptions
 from mcp_server.datasets.secrets import redact_value
 from mcp_server.evaluation.options import BenchmarkOptions
-from mcp_server.evaluation.past import PastBenchmark, measured_after, past_benchmarks, read_report
+from mcp_server.evaluation.past import PastBenchmark, line_of, measured_after, past_benchmarks, read_report
+from mcp_server.evaluation.report import Ranked
 from mcp_server.jobs import recovery, service
 from mcp_server.jobs.files import read_json
 from mcp_server.jobs.service import JobView
@@ -65,6 +66,15 @@ class JobFacts:
         """Step and loss of the best validation: as the job recorded it, since a long log is only sampled."""
         step, loss = self.result.get("best_val_step"), self.result.get("best_val_loss")
         return (step, loss) if step is not None and loss is not None else self.history.best
+
+    @property
+    def own_line(self) -> Ranked | None:
+        """The line of this training's adapter in its newest benchmark, where that measured several."""
+        newest = self.benchmarks[0].report if self.benchmarks else None
+        adapter = self.spec.options.get("adapter_path")
+        if newest is None or self.spec.kind != "train" or not isinstance(adapter, str):
+            return None
+        return line_of(newest, adapter)
 
 
 def collect(folder: JobFolder, final: JobState | None = None, *, limit: int = READ_BYTES) -> JobFacts:

@@ -87,10 +87,12 @@ def _cards(facts: JobFacts) -> Html:
         start = f", {history.val[0][1]:.4g} before training" if history.val and history.val[0][0] == 0 else ""
         cards.append(("best validation loss", f"{loss:.4g}", f"at step {step:,}{start}"))
     if facts.benchmarks and (measured := facts.benchmarks[0].report) is not None and measured.comparison is not None:
-        compared = measured.comparison
+        verdict, difference = measured.comparison.verdict, measured.comparison.loss_difference
         which = f"{_measured_adapter(measured)}: " if measured.ranking else ""
-        note = f"{which}loss {compared.loss_difference:+.4g} on {measured.rows} rows"
-        cards.append(("benchmark", badge(compared.verdict), note))
+        own = facts.own_line
+        if own is not None and own.verdict is not None and own.loss_difference is not None:
+            verdict, difference, which = own.verdict, own.loss_difference, ""
+        cards.append(("benchmark", badge(verdict), f"{which}loss {difference:+.4g} on {measured.rows} rows"))
     speeds = sorted(value for _, value in history.speed[1:] or history.speed)
     if speeds:
         cards.append(("speed", f"{speeds[len(speeds) // 2]:,.0f} tokens/s", "median of the reports"))
@@ -183,6 +185,7 @@ def _benchmark(facts: JobFacts) -> Html:
     parts: list[Any] = [
         element("h2", "Benchmark against the base"),
         _comparison(measured),
+        _ranking(measured),
         element(
             "p", f"{newest.job_id} · test set {newest.data}, {measured.tokens:,} answer tokens", style="muted small"
         ),
@@ -202,6 +205,22 @@ def _comparison(measured: BenchmarkReport) -> Html:
             cells = (_figure(name, value) for value in values)
             rows.append([name.replace("_per_second", "/s").replace("_gb", ", GB").replace("_", " "), *cells])
     return table(rows, head=("", "base", *([_measured_adapter(measured)] if measured.adapter else [])))
+
+
+def _ranking(measured: BenchmarkReport) -> Html:
+    """Of several adapters the loss of each, lowest first."""
+    if not measured.ranking:
+        return Html("")
+    rows = [
+        (
+            line.name,
+            f"{line.loss:,.5g}",
+            "" if line.loss_difference is None else f"{line.loss_difference:+.4g}",
+            "" if line.verdict is None else badge(line.verdict),
+        )
+        for line in measured.ranking
+    ]
+    return table(rows, head=("ranking", "loss", "against the base", "verdict"))
 
 
 def _measured_adapter(measured: BenchmarkReport) -> str:

@@ -57,6 +57,8 @@ def _training(facts: JobFacts, options: TrainingOptions) -> str:
             text += f" The adapter holds the weights of step {kept:,}."
     if facts.benchmarks and (measured := facts.benchmarks[0].report) is not None and measured.comparison is not None:
         text += f" {measured.summary.rstrip('.')}."
+        if (own := facts.own_line) is not None and own.adapter_path != measured.adapter_path:
+            text += f" This training's own adapter, {own.name}: loss {own.loss:.4g}, {own.verdict}."
     elif facts.view.status == "completed":
         text += " It has not been benchmarked against its base, so nothing is proved yet."
     return text

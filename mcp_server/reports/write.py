@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mcp_server.errors import PathError
+from mcp_server.evaluation.past import adapters_of
 from mcp_server.jobs import store
 from mcp_server.jobs.files import read_json, write_atomic
 from mcp_server.jobs.store import JobFolder, JobState
@@ -28,10 +29,11 @@ def write_report(folder: JobFolder, final: JobState | None = None) -> Path:
 
 
 def write_final_reports(folder: JobFolder, final: JobState) -> None:
-    """The report of a job that ends; a benchmark also belongs into the report of the training it measured."""
+    """The report of a job that ends; a benchmark also belongs into the reports of the trainings it measured."""
     write_report(folder, final)
-    adapter = folder.spec().options.get("adapter_path")
-    if folder.spec().kind == "benchmark" and final.status == "completed" and adapter:
-        trained = (read_json(Path(adapter) / PROVENANCE) or {}).get("job_id")
+    if folder.spec().kind != "benchmark" or final.status != "completed":
+        return
+    records = (read_json(Path(adapter) / PROVENANCE) or {} for adapter in adapters_of(folder.spec().options))
+    for trained in dict.fromkeys(record.get("job_id") for record in records):
         if isinstance(trained, str) and (store.jobs_folder() / trained / "spec.json").is_file():
             write_report(store.get(trained))

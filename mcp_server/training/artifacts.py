@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import hashlib
 import importlib.metadata
@@ -19,16 +20,17 @@ from pydantic import BaseModel
 import mcp_server
 from mcp_server.datasets.secrets import redact_value
 from mcp_server.jobs.cleanup import RESERVATION
-from mcp_server.jobs.files import write_json
+from mcp_server.jobs.files import read_json, sync_folder, write_json
 from mcp_server.jobs.store import JobSpec
 from mcp_server.training.options import TrainingOptions
 
 PROVENANCE = RESERVATION
+_WEIGHTS, _CONFIG = "adapters.safetensors", "adapter_config.json"
 
 
-def write_provenance(folder: Path, spec: JobSpec, rows: dict[str, int], **results: Any) -> None:
-    """``provenance.json``: job, model, data (hashes, rows of each split), options, versions, results, and the command
-    that repeats it."""
+def write_provenance(folder: Path, spec: JobSpec, data: dict[str, Any], **results: Any) -> None:
+    """``provenance.json``: job, model, data (hashes of its files as they were trained on, rows of each split), options,
+    versions, results, and the command that repeats it."""
     options = TrainingOptions.model_validate(spec.options)
     write_json(
         folder / PROVENANCE,
@@ -36,13 +38,19 @@ def write_provenance(folder: Path, spec: JobSpec, rows: dict[str, int], **result
             "job_id": spec.job_id,
             "created": spec.created,
             "model": options.model,
-            "data": {"path": options.data, "files": _hashes(Path(options.data)), "rows": rows},
+            "data": {"path": options.data} | data,
             "options": options.model_dump(mode="json"),
             "versions": versions(),
             "results": results,
-            "command": command(options),
+            "command": command(repeated(options)),
         },
     )
+
+
+def add_results(folder: Path, results: dict[str, Any]) -> None:
+    """Add to the results in ``provenance.json`` of an adapter that is published."""
+    record = read_json(folder / PROVENANCE) or {}
+    write_json(folder / PROVENANCE, record | {"results": record.get("results", {}) | results})
 
 
 def reserve(folder: Path, job_id: str) -> None:
@@ -54,9 +62,9 @@ def reserve(folder: Path, job_id: str) -> None:
 def keep_aside(folder: Path) -> Path | None:
     """Move nothing, lose nothing: what lies in the adapter folder now stays as a copy in ``previous/<time>/``.
 
-    Hard links, so that the weights in place stay loadable until new ones are renamed over them.
+    Hard links, so that the weights in place stay loadable until new ones take their place.
     """
-    weights = folder / "adapters.safetensors"
+    weights = folder / _WEIGHTS
     if not weights.exists():
         return None
     stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(weights.stat().st_mtime))
@@ -69,7 +77,7 @@ def keep_aside(folder: Path) -> Path | None:
         aside = aside.with_name(f"{stamp}-{number}")
     temporary = aside.with_name(f".{aside.name}")
     temporary.mkdir(parents=True, exist_ok=True)
-    for name in (weights.name, "adapter_config.json", PROVENANCE):
+    for name in (weights.name, _CONFIG, PROVENANCE):
         source, target = folder / name, temporary / name
         if source.exists() and not target.exists():
             try:
@@ -78,6 +86,22 @@ def keep_aside(folder: Path) -> Path | None:
                 shutil.copy2(source, target)  # a file system without hard links
     temporary.rename(aside)
     return aside
+
+
+def put_in_place(new: Path, folder: Path) -> None:
+    """Move the files of a whole adapter from ``new`` into ``folder``, on the same disk.
+
+    From the first move to the last the folder has no weights and does not load: whatever happens between, new settings never
+    lie beside old weights.
+    """
+    weights = folder / _WEIGHTS
+    weights.unlink(missing_ok=True)
+    sync_folder(folder)  # so that no power cut brings them back beside what comes now
+    for name in (_CONFIG, PROVENANCE):
+        (new / name).replace(folder / name)
+    sync_folder(folder)
+    (new / _WEIGHTS).replace(weights)
+    sync_folder(folder)
 
 
 def versions() -> dict[str, str]:
@@ -91,10 +115,11 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def hashes(folder: Path) -> dict[str, str]:
+    """Of every .jsonl file in ``folder`` that can be read."""
     found: dict[str, str] = {}
     for file in sorted(folder.glob("*.jsonl")):
-        with file.open("rb") as handle:
+        with contextlib.suppress(OSError), file.open("rb") as handle:
             found[file.name] = "sha256:" + hashlib.file_digest(handle, "sha256").hexdigest()
     return found
 

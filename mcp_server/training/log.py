@@ -96,6 +96,7 @@ async def read_log(request: LogRequest, progress: Progress | None = None) -> Log
 
 
 def _satisfied(until: Until, events: list[Event]) -> bool:
+    events = [event for event in events if not event.get("copied")]  # of the run that this one goes on from
     if until == "any":
         return any(event["type"] in ("train", "val", "checkpoint", "alert") for event in events)
     return until != "end" and any(event["type"] == until for event in events)

@@ -196,6 +196,10 @@ class TrainingOptions(HubData, FeatureNames):
             raise ValueError(
                 "mask_prompt learns the last answer alone and assistant_only_loss every answer; give one of them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _warmup_has_a_schedule(self) -> TrainingOptions:
         if self.warmup and not isinstance(self.lr_schedule, str):
             raise ValueError(
                 "warmup goes with a named lr_schedule such as 'constant' or 'cosine'; in mlx-lm's own form say it there"

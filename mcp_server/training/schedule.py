@@ -79,6 +79,18 @@ def named(name: str, *, rate: float, iters: int, warmup: float, accumulation: in
     return form | ({"warmup": warm} if warm else {})
 
 
+def asked(form: dict[str, Any] | None, *, rate: float, iters: int, accumulation: int) -> tuple[str, int] | None:
+    """The name and the warm-up, in iterations, of which ``named`` makes ``form``; None for a form that is not its."""
+    warm = form.get("warmup", 0) if form is not None else 0
+    if not isinstance(warm, int) or warm * accumulation >= iters:
+        return None
+    warmup = warm * accumulation
+    for name in NAMES:
+        if named(name, rate=rate, iters=iters, warmup=warmup, accumulation=accumulation) == form:
+            return name, warmup
+    return None
+
+
 def check_form(form: dict[str, Any]) -> None:
     """Check mlx-lm's own form, whose mistakes it answers with a traceback. Raises ArgumentError."""
     known = {

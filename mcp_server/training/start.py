@@ -23,7 +23,8 @@ from mcp_server.platform.check import require_platform
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions, short_name
 from mcp_server.training.ranks import check_batch, world_of
-from mcp_server.training.request import Resolved, TrainingRequest, data_digest, resolve, resolve_length
+from mcp_server.training.request import TrainingRequest, data_digest, resolve, resolve_length
+from mcp_server.training.resume import Earlier
 
 _DISK_MARGIN_BYTES = 200 * 10**6
 
@@ -52,19 +53,22 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
     backend = require_platform()
     interpreter.require()  # before anything is made
     resolved = resolve(request)
+    earlier = resolved.earlier
     options = _check_model(resolved.options)
     options, report = _check_data(options)
     rows = report.splits["train"].rows if report else None
     options = _check_start_weights(resolve_length(options, rows))
+    if earlier is not None:
+        earlier.check_length(options.iters)
     world = world_of(options, backend)
     if world is not None:
         check_batch(options.batch_size, world.size)
     ready = _check_hosts(world, options)
-    warnings = [*resolved.warnings, *_changed_data(resolved, options)]
+    warnings = [*resolved.warnings, *_changes(earlier, options)]
     job_id = store.new_id("train")
-    adapter = _adapter_folder(options, job_id, may_exist=resolved.checkpoint is not None or request.overwrite)
+    adapter = _adapter_folder(options, job_id, earlier, overwrite=request.overwrite)
     options = options.model_copy(update={"adapter_path": str(adapter)})
-    memory = before_start(options, backend, world, resumed=resolved.checkpoint is not None)
+    memory = before_start(options, backend, world, resumed=earlier is not None)
     memory.check_others(ready)
     warnings += memory.warnings
     _check_disk(settings.home())
@@ -78,19 +82,19 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
         job_id=job_id,
         if_busy=request.if_busy,
         reserved=reserved,
-        resume_from=resolved.checkpoint,
+        resume_from=earlier.checkpoint if earlier else None,
         needs_bytes=memory.needs_bytes,
         world=world,
     )
     memory.remember(folder)
-    return _started(folder, backend, options, resolved, report, warnings)
+    return _started(folder, backend, options, earlier, report, warnings)
 
 
 def _started(
     folder: JobFolder,
     backend: str,
     options: TrainingOptions,
-    resolved: Resolved,
+    earlier: Earlier | None,
     report: DataReport | None,
     warnings: list[str],
 ) -> TrainingStarted:
@@ -103,7 +107,7 @@ def _started(
         backend=backend,
         adapter_path=str(options.adapter_path),
         iters=options.iters,
-        resumed_at=resolved.step if resolved.checkpoint else None,
+        resumed_at=earlier.step if earlier else None,
         train_rows=rows,
         epochs=round(options.iters / options.steps_per_epoch(rows), 2) if rows else None,
         effective_batch=options.batch_size * options.grad_accumulation_steps,
@@ -171,25 +175,45 @@ def _check_start_weights(options: TrainingOptions) -> TrainingOptions:
     return options.model_copy(update={"resume_adapter_file": str(file)})
 
 
-def _changed_data(resolved: Resolved, options: TrainingOptions) -> list[str]:
-    if resolved.data_digest is not None and resolved.data_digest != data_digest(Path(options.data)):
-        return [
+def _changes(earlier: Earlier | None, options: TrainingOptions) -> list[str]:
+    if earlier is None:
+        return []
+    found = earlier.changes(options)
+    if earlier.data_digest is not None and earlier.data_digest != data_digest(Path(options.data)):
+        found.append(
             f"the data in {options.data} changed since the checkpoint: the run goes on, but not exactly as it would have"
-        ]
-    return []
+        )
+    return found
 
 
-def _adapter_folder(options: TrainingOptions, job_id: str, *, may_exist: bool) -> Path:
+def _adapter_folder(options: TrainingOptions, job_id: str, earlier: Earlier | None, *, overwrite: bool) -> Path:
     chosen = options.adapter_path or f"adapters/{short_name(options.model)}-{job_id.removeprefix('train-')}"
     folder = settings.resolve(chosen)
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()  # an empty folder made beforehand: nothing to lose
+    may_exist = overwrite or _is_own(folder, earlier)
+    try:
+        empty = folder.is_dir() and not any(folder.iterdir())
+        if empty and not folder.is_symlink():
+            folder.rmdir()  # made beforehand: nothing to lose
+    except OSError as error:
+        raise PathError(
+            f"adapter_path {folder} can't be looked into or replaced: {error.strerror or error}; "
+            "choose a folder you may write to"
+        ) from error
     if (folder.exists() or folder.is_symlink()) and not (may_exist and folder.is_dir()):
-        kind = (
-            "a file" if folder.is_file() else "already there, and adapters are never overwritten unless overwrite=true"
-        )
+        if folder.is_file():
+            kind = "a file"
+        elif empty:
+            kind = f"a link to {os.path.realpath(folder)}, an empty folder; give that one itself, or overwrite=true"
+        else:
+            kind = "already there, and adapters are never overwritten unless overwrite=true"
         raise PathError(f"adapter_path {folder} is {kind}; choose a new name such as {folder.name}-2")
     return folder
+
+
+def _is_own(folder: Path, earlier: Earlier | None) -> bool:
+    """Whether ``folder`` is that of the run that goes on; what it holds now is kept in ``previous/``."""
+    own = earlier.options.adapter_path if earlier else None
+    return own is not None and os.path.realpath(folder) == os.path.realpath(own)
 
 
 def _reserve(adapter: Path, job_id: str) -> None:

@@ -16,7 +16,7 @@ from mcp_server.datasets import lengths
 from mcp_server.datasets.findings import Collector
 from mcp_server.datasets.rows import CHAT, COMPLETIONS, Problem, check_row, parse_line, renamed
 from mcp_server.datasets.scan import decode_line, read_lines
-from mcp_server.datasets.secrets import redact
+from mcp_server.datasets.secrets import find_secrets, redact
 from mcp_server.datasets.tokens import Example, Part, SplitTokens, TokenAnswer, TokenFile, TokenReport, TokenRequest
 from mcp_server.workers.loading import load_tokenizer_of
 from mcp_server.workers.rendering import Rendered, Renderer
@@ -92,6 +92,8 @@ class _FileMeasure:
         first: str | None = None
         with Path(self._file.path).open("rb") as handle:
             for number, _, raw in read_lines(handle):
+                if number > self._file.lines:
+                    return  # max_rows
                 if not self._file.takes(number) and number not in also:
                     continue
                 text, problem = decode_line(raw)
@@ -120,7 +122,8 @@ class _FileMeasure:
             self.lengths.append(length)
             self._keys.append(min(len(row), 65535))
             self._trained += rendered.trained(self._request.max_seq_length)
-            if self.example is None:
+            # Cut at tokens, the pieces of a secret look like none: such a row is not shown.
+            if self.example is None and not find_secrets(self._tokenizer.decode(rendered.tokens)):
                 self.example = self._make_example(number, rendered)
         return measured
 

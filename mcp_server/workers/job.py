@@ -75,6 +75,12 @@ class WorkerJob:
         """Whether the stop is a pause: to go on later, without an adapter for now."""
         return (read_json(self.folder.stop_request) or {}).get("action") == "pause"
 
+    def beat(self) -> None:
+        """A sign of life: who was asked to stop and gives none for ``runner.GRACE_SECONDS`` is ended."""
+        if self._stop:
+            with contextlib.suppress(OSError):
+                os.utime(self.folder.metrics)
+
     def check_stop(self) -> None:
         """Raise Stopped if a stop was asked for; for places where nothing need be saved."""
         if self._stop:
@@ -131,7 +137,7 @@ def _end_of(task: Callable[[WorkerJob], dict[str, Any]], job: WorkerJob) -> Outc
         outcome = Outcome(status="failed", why=str(error))
     except Exception as error:
         traceback.print_exc()
-        outcome = _failure(error)
+        outcome = failure(error)
     if job.leads:
         _record(job, outcome)
     return outcome
@@ -144,7 +150,8 @@ def _keep_lock_to_ourselves() -> None:
         os.set_inheritable(int(descriptor), False)
 
 
-def _failure(error: Exception) -> Outcome:
+def failure(error: Exception) -> Outcome:
+    """The outcome of an error that nobody foresaw, with its kind and remedy where they are known."""
     text = redact(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
     cause = "out-of-memory" if isinstance(error, MemoryError) else kind_of_failure(text)
     todo = remedy(cause) if cause else "the whole traceback is in job.log"

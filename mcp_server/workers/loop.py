@@ -31,7 +31,7 @@ from mcp_server.training.request import data_digest
 from mcp_server.workers import checkpoints
 from mcp_server.workers.batches import Share, make_order
 from mcp_server.workers.guard import skipped_updates
-from mcp_server.workers.job import WorkerJob
+from mcp_server.workers.job import Stopped, WorkerJob
 from mcp_server.workers.losses import Loss, masked_loss, weighed
 from mcp_server.workers.ranks import Ranks
 from mcp_server.workers.tokens import TokenRows
@@ -91,6 +91,7 @@ class TrainingLoop(TrainingCallback):
         self.validation = None
         if valid_set is not None:
             self.validation = Validation(valid_set, options, options.val_batches, self._ranks.number, self._ranks.size)
+            self.validation.on_batch = self._amid_validation
         self.rows = {"train": len(train_set)} | ({} if valid_set is None else {"valid": len(valid_set)})
         self._watch = Watch()
         self._window = Window()
@@ -103,6 +104,8 @@ class TrainingLoop(TrainingCallback):
         self._swap_at_start = psutil.swap_memory().used
         self._validations_without_gain = 0
         self.data_digest = data_digest(Path(options.data))
+        self.data_files: dict[str, str] = {}  # hashes of the files as they were loaded
+        self.data_before: dict[str, str] = {}  # of those that were others in the run that this one goes on from
         self._skips_in_a_row = 0
         self._odd_losses = 0  # that are not finite, since the last update
         self._skipped = 0
@@ -132,6 +135,11 @@ class TrainingLoop(TrainingCallback):
         self.tokens_before = self.trained_tokens
         self._validations_without_gain = position["validations_without_gain"]
         self._skipped = skipped_updates(self._optimizer)
+        trained_on = {name: position.get("data_files", {}).get(name) for name in ("train.jsonl", "valid.jsonl")}
+        others = {
+            name: digest for name, digest in trained_on.items() if digest not in (None, self.data_files.get(name))
+        }
+        self.data_before = others | position.get("data_before", {})
         step = self.best_val_step
         if step is not None and self._ranks.leads:
             self._guard(lambda: checkpoints.carry_best(checkpoint.parent, self._parent, step))
@@ -186,16 +194,22 @@ class TrainingLoop(TrainingCallback):
             if self._parts_done and self._finish_step(last=False):
                 self.stopped = True
                 return
+            before = self._position() if self._validation_due(self.step + 1) else {}
             # In stock's order, since both draw random numbers: first the batch, then validation.
             self._weight, parts = next(steps)
-            self._validate_if_due(self.step + 1)
-            if self.stopped_early:
+            try:
+                self._validate_if_due(self.step + 1)
+            except Stopped:
+                self._save(before)  # a resume validates here anew, from the very position
+                self.stopped = True
+            if self.stopped or self.stopped_early:
                 return
             self._window.resume_clock()
             yield from parts
 
     def on_train_loss_report(self, train_info: dict[str, Any]) -> None:
         """The trainer's callback, after each iteration."""
+        self._worker.beat()
         loss = float(train_info["train_loss"]) / self._weight  # what is reported is the batch's own mean
         counted = int(train_info["trained_tokens"])  # since this process began
         tokens, self._counted_tokens = counted - self._counted_tokens, counted
@@ -296,16 +310,27 @@ class TrainingLoop(TrainingCallback):
             )
         self._window = Window()
 
-    def _validate_if_due(self, upcoming: int) -> None:
-        """Validate before step ``upcoming``, when stock does: at the first step, every steps_per_eval and at the last."""
+    def _validation_due(self, upcoming: int) -> bool:
+        """Whether stock validates before step ``upcoming``: at the first step, every steps_per_eval and at the last."""
         options = self._options
         due = upcoming == 1 or upcoming % options.steps_per_eval == 0 or upcoming == options.iters
-        if self.validation is None or not due:
+        return due and self.validation is not None
+
+    def _amid_validation(self) -> None:
+        """Before each batch of a validation. Raises Stopped where the run can be saved as it was before: not between two
+        halves of an update, where a continuation without this validation would not be exact."""
+        self._worker.beat()
+        if self._whole_update() and self._ranks.any(self._worker.stop_requested):
+            raise Stopped("in validation")
+
+    def _validate_if_due(self, upcoming: int) -> None:
+        """Validate before step ``upcoming``. Raises Stopped when a stop is asked for meanwhile; nothing is recorded then."""
+        if self.validation is None or not self._validation_due(upcoming):
             return
         self._window.pause_clock()
         loss = self._ranks.first(self.validation.loss(self._model, self.loss))
         self._model.train()
-        self._events.write("val", step=self.step, total=options.iters, loss=loss)
+        self._events.write("val", step=self.step, total=self._options.iters, loss=loss)
         if not math.isfinite(loss):
             raise NotFiniteError(f"the validation loss became {loss} at step {self.step}")
         if self._reporter is not None:
@@ -341,9 +366,9 @@ class TrainingLoop(TrainingCallback):
     def _parent(self) -> Path:
         return self._worker.folder.checkpoints
 
-    def _save(self) -> None:
-        self._window.pause_clock()
-        position = {
+    def _position(self) -> dict[str, Any]:
+        """All that an exact continuation needs besides weights and optimizer state."""
+        return {
             "order": self.order.position(),
             "steps_in_no_update": self._steps_in_no_update(),
             "random_key": checkpoints.random_key(),
@@ -356,7 +381,14 @@ class TrainingLoop(TrainingCallback):
             "validations_without_gain": self._validations_without_gain,
             "options": self._options.model_dump(mode="json"),
             "data_digest": self.data_digest,
+            "data_files": self.data_files,
+            "data_before": self.data_before,
         }
+
+    def _save(self, position: dict[str, Any] | None = None) -> None:
+        """Save where the run stands; ``position``: as it stood at this step, where more has happened since."""
+        self._window.pause_clock()
+        position = position or self._position()
         if not checkpoints.finite(self._model):
             raise NotFiniteError(f"the weights hold NaN or infinity at step {self.step}")
         if not self._ranks.leads:

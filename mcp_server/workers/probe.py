@@ -13,6 +13,8 @@ import psutil
 from mcp_server.errors import DataError
 from mcp_server.planning import memory
 from mcp_server.planning.probe import ProbeOptions, ProbeResult, total_seconds
+from mcp_server.platform import facts as machine
+from mcp_server.training import measures
 from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import job, train
 from mcp_server.workers.batches import Batch, make_order
@@ -43,7 +45,10 @@ def probe(worker: job.WorkerJob) -> dict[str, Any]:
     load_seconds = time.time() - psutil.Process().create_time()  # importing mlx-lm is most of it for a small model
     worker.phase("looking at batches")
     lengths = _batch_lengths(train_set, options)
-    loss, _ = choose_loss(model, options, train_set.batch(next(make_order(train_set, options).coming(1))))
+    backend, _ = machine.backend(machine.collect())
+    coarse = measures.coarse_chunks(backend, quantized=measures.quantized_base(options.model))
+    first = train_set.batch(next(make_order(train_set, options).coming(1)))
+    loss, _ = choose_loss(model, options, first, coarse=coarse)
     usual = sorted(lengths)[len(lengths) // 2]
     vocabulary = len(tokenizer.get_vocab())
 

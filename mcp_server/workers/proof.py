@@ -20,22 +20,30 @@ _TOLERANCE, _TOLERANCE_16 = 1e-5, 1e-3  # relative; 16-bit types have 8 or 11 bi
 
 
 def choose_loss(
-    model: nn.Module, options: TrainingOptions, batch: tuple[mx.array, mx.array], ranks: Ranks | None = None
+    model: nn.Module,
+    options: TrainingOptions,
+    batch: tuple[mx.array, mx.array],
+    ranks: Ranks | None = None,
+    *,
+    coarse: bool = False,
 ) -> tuple[Loss, str]:
     """The loss to train with, and "on" or "off" with the reason. ``batch``: the run's first, whole.
 
-    All ranks take the same. Neither the weights nor the state of the random generator change.
+    ``coarse`` as ``measures.coarse_chunks`` says. All ranks take the same. Neither the weights nor the state of the random
+    generator change.
     """
-    loss, why = _choose(model, options, batch)
+    loss, why = _choose(model, options, batch, coarse=coarse)
     if (ranks or Ranks()).any(loss is masked_loss) and loss is not masked_loss:
         return masked_loss, "off: another rank can't use it"
     return loss, why
 
 
-def _choose(model: nn.Module, options: TrainingOptions, batch: tuple[mx.array, mx.array]) -> tuple[Loss, str]:
+def _choose(
+    model: nn.Module, options: TrainingOptions, batch: tuple[mx.array, mx.array], *, coarse: bool
+) -> tuple[Loss, str]:
     key = checkpoints.random_key()
     try:
-        return _proved(model, options, batch)
+        return _proved(model, options, batch, coarse=coarse)
     except UnservedHeadError as error:
         wrong = str(error)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
@@ -46,12 +54,14 @@ def _choose(model: nn.Module, options: TrainingOptions, batch: tuple[mx.array, m
     return masked_loss, f"off: this model's head can't be taken apart: {wrong}"
 
 
-def _proved(model: nn.Module, options: TrainingOptions, batch: tuple[mx.array, mx.array]) -> tuple[Loss, str]:
+def _proved(
+    model: nn.Module, options: TrainingOptions, batch: tuple[mx.array, mx.array], *, coarse: bool
+) -> tuple[Loss, str]:
     one = cast(mx.array, model(mx.zeros((1, 1), dtype=mx.int32)))  # never computed: its shape and type are known
-    wanted, why = measures.fused_loss(options, one.shape[-1])
+    wanted, why = measures.fused_loss(options, one.shape[-1], coarse=coarse)
     if not wanted:
         return masked_loss, f"off: {why}"
-    fused = FusedLoss(model, measures.chunk_tokens(one.shape[-1]))
+    fused = FusedLoss(model, measures.chunk_tokens(one.shape[-1], coarse=coarse))
     wrong = _difference(model, fused, batch, _TOLERANCE if one.dtype == mx.float32 else _TOLERANCE_16)
     return (fused, f"on: {why}") if wrong is None else (masked_loss, f"off: {wrong}")
 

@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 import types
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +25,7 @@ from mlx_lm.utils import get_total_parameters
 from mcp_server.datasets.hub import name_of
 from mcp_server.errors import ModelError, PathError, UserError
 from mcp_server.jobs import events, recovery
-from mcp_server.jobs.files import replace_atomic, write_atomic, write_json
+from mcp_server.jobs.files import read_json, replace_atomic, write_atomic, write_json
 from mcp_server.platform import facts as machine
 from mcp_server.training import artifacts, curve, measures, schedule
 from mcp_server.training.config import as_yaml
@@ -65,13 +66,14 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     if checkpoint is None and worker.spec.resume_from is not None:
         raise PathError(f"the checkpoint {worker.spec.resume_from} to go on from is gone; resume from another")
     if worker.spec.resume_from is not None and not worker.folder.metrics.exists():
-        events.copy_history(Path(worker.spec.resume_from).parent.parent / "metrics.jsonl", worker.folder.metrics)
+        _begin_log(worker, Path(worker.spec.resume_from), options.iters)
     write_atomic(worker.folder.path / "config.yaml", as_yaml(options).encode())
     ranks = Ranks.join(worker.spec.world)
     np.random.seed(options.seed)
     worker.phase("loading model", model=options.model)
     model, tokenizer = load_model(options.model)
     worker.phase("loading data", data=options.data)
+    data_files = artifacts.hashes(Path(options.data))  # of what is trained on, whatever becomes of the files meanwhile
     train_set, valid_set, test_set = load_data(options, tokenizer, worker, lowered.max_seq_length)
     mx.random.seed(options.seed)
     make_trainable(model, options)
@@ -79,6 +81,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     optimizer = guard(make_optimizer(options), options)
     reporter = make_reporter(options) if ranks.leads else None
     loop = TrainingLoop(worker, options, lowered, model, optimizer, train_set, valid_set, reporter, ranks)
+    loop.data_files = data_files
     checkpoint = ranks.folder(checkpoint, worker.folder.checkpoints)
     if checkpoint is not None:
         loop.resume(checkpoint)
@@ -129,10 +132,11 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
         "measures": chosen,
         "recovered": lowered.rungs or None,
     }
+    adapter = _publish(worker, options, model, loop, **result) if ranks.leads else None
     if test is not None:
-        result |= _test(worker, model, test, loop)
-    if ranks.leads:
-        result["adapter_path"] = str(_publish(worker, options, model, loop, **result))
+        result |= _test(worker, model, test, loop, ranks, adapter)
+    if adapter is not None:
+        result["adapter_path"] = str(adapter)
     return {name: value for name, value in result.items() if value is not None}
 
 
@@ -140,6 +144,13 @@ def _begin(worker: job.WorkerJob, options: TrainingOptions, *, again: bool) -> N
     """``again``: after an attempt that got no checkpoint; what it reported in the log is done once more."""
     if again:
         worker.events.write("resume", step=0, total=options.iters)
+
+
+def _begin_log(worker: job.WorkerJob, checkpoint: Path, total: int) -> None:
+    """The curves up to ``checkpoint``, so that from the first moment on the log says where the run stands."""
+    step = (read_json(checkpoint / checkpoints.POSITION) or {}).get("step", 0)
+    events.copy_history(checkpoint.parent.parent / "metrics.jsonl", worker.folder.metrics, step)
+    worker.events.write("resume", step=step, total=total, checkpoint=str(checkpoint))
 
 
 def _losses(loop: TrainingLoop) -> dict[str, Any]:
@@ -194,9 +205,11 @@ def _measures(
 ) -> dict[str, str]:
     """Choose what makes the run faster or smaller than stock, and say it; by name, each with its reason."""
     order, saving = loop.order, bool(recovery.read(worker.folder).rungs)
-    loop.loss, fused = choose_loss(model, options, order.rows.batch(next(order.coming(1))), ranks)
-    kept = cache_threshold(options)
     backend, _ = machine.backend(machine.collect())
+    quantized = measures.quantized_base(options.model)
+    coarse = measures.coarse_chunks(backend, quantized=quantized)
+    loop.loss, fused = choose_loss(model, options, order.rows.batch(next(order.coming(1))), ranks, coarse=coarse)
+    kept = cache_threshold(options)
     bucketed = "on: rows of like length share a batch, each token counts the same"
     chosen = {
         "length_bucketing": bucketed if options.buckets else "off: stock's batches",
@@ -207,7 +220,6 @@ def _measures(
         ),
     }
     if backend == "linux-cuda":
-        quantized = measures.quantized_base(options.model)
         chosen["cuda_graphs"] = measures.describe_graphs(
             measures.as_started(options, saving=saving), os.environ, quantized=quantized
         )
@@ -308,16 +320,38 @@ def _load_weights(model: nn.Module, folder: Path) -> None:
     mx.eval(model.parameters())
 
 
-def _test(worker: job.WorkerJob, model: nn.Module, test: Validation, loop: TrainingLoop) -> dict[str, float]:
-    worker.phase("testing")
-    loss = test.loss(model, loop.loss)
+def _test(
+    worker: job.WorkerJob, model: nn.Module, test: Validation, loop: TrainingLoop, ranks: Ranks, adapter: Path | None
+) -> dict[str, float]:
+    """The losses on test.jsonl, into the records of ``adapter`` too, which is published: what ends the test leaves it."""
+    kept = f"the training is over, at step {loop.step}, and its adapter is in {adapter}: run_benchmark measures it"
+
+    def between_batches() -> None:
+        worker.beat()
+        if ranks.any(worker.stop_requested):
+            raise job.Stopped(f"stopped as asked before the test was over; {kept}")
+
+    worker.events.write("phase", name="testing")  # a stop asked for by now is heard by all ranks together
+    test.on_batch = between_batches
+    try:
+        loss = test.loss(model, loop.loss)
+    except (UserError, job.Stopped):
+        raise
+    except Exception as error:
+        # No cause is given: fewer rows at once in training would not make the test smaller.
+        traceback.print_exc()
+        raise TrainingFailed(f"the test failed: {job.failure(error).why}; {kept}") from error
     worker.events.write("test", loss=loss)
     if not math.isfinite(loss):
         # Of these rows alone: the weights are finite and what was validated too. The adapter is not lost for that.
         said = f"the test loss is {loss}: some row of test.jsonl overflows; the adapter is kept"
         worker.events.write("alert", kind="not-finite", level="error", step=loop.step, message=said)
         return {}
-    return {"test_loss": loss, "test_perplexity": math.exp(min(loss, 700))}
+    found = {"test_loss": loss, "test_perplexity": math.exp(min(loss, 700))}
+    if adapter is not None:
+        with contextlib.suppress(OSError):  # the job's own result has them
+            artifacts.add_results(adapter, found)
+    return found
 
 
 def _end_stopped(worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop) -> None:
@@ -328,6 +362,8 @@ def _end_stopped(worker: job.WorkerJob, options: TrainingOptions, model: nn.Modu
         raise job.Stopped(f"stopped with rank 0 at step {loop.step}")
     if worker.pause_requested and last is not None:  # else the adapter is all that can be kept
         raise job.Stopped(f"paused {where}; go on with stop_job(action='continue')", status="paused")
+    if loop.step == 0:
+        raise job.Stopped(f"stopped as asked before its first step; there is no adapter, {kept}")
     adapter = _publish(worker, options, model, loop, **_losses(loop), weights_of_step=loop.step)
     raise job.Stopped(f"stopped as asked {where}; the adapter of that step is in {adapter}")
 
@@ -335,25 +371,36 @@ def _end_stopped(worker: job.WorkerJob, options: TrainingOptions, model: nn.Modu
 def _publish(
     worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop, **results: Any
 ) -> Path:
-    """Put the adapter where the user asked for it, weights last, so that it is whole whenever it can be loaded."""
+    """Put the adapter where the user asked for it, so that it is whole whenever it can be loaded."""
     assert options.adapter_path is not None
     folder = Path(options.adapter_path)
+    data: dict[str, Any] = {"files": loop.data_files, "rows": loop.rows}
+    if loop.data_before:
+        data["files_before_resume"] = loop.data_before
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        artifacts.keep_aside(folder)
-        write_json(folder / checkpoints.CONFIG, options.as_mlx_lm())
-        artifacts.write_provenance(folder, worker.spec, loop.rows, **{"steps": loop.step, **results})
-        replace_atomic(folder / checkpoints.WEIGHTS, lambda file: checkpoints.save_weights(file, model))
+        for leftover in folder.glob(".new-*"):  # of a job that was killed here
+            shutil.rmtree(leftover, ignore_errors=True)
+        # All of it is written before anything is touched: a full disk leaves an adapter that was there as it was.
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder, ignore_cleanup_errors=True) as scratch:
+            new = Path(scratch)
+            write_json(new / checkpoints.CONFIG, options.as_mlx_lm())
+            artifacts.write_provenance(new, worker.spec, data, **{"steps": loop.step, **results})
+            replace_atomic(new / checkpoints.WEIGHTS, lambda file: checkpoints.save_weights(file, model))
+            artifacts.keep_aside(folder)
+            artifacts.put_in_place(new, folder)
     except OSError as error:
+        gone = (folder / "previous").is_dir() and not (folder / checkpoints.WEIGHTS).exists()
+        before = f"; the adapter that was there is in {folder / 'previous'}" if gone else ""
         raise PathError(
             f"the adapter could not be written to {folder}: {error}; free space there, then resume: "
-            f"the last checkpoint, {loop.last_checkpoint}, is intact"
+            f"the last checkpoint, {loop.last_checkpoint}, is intact{before}"
         ) from error
+    worker.events.write("phase", name=events.PUBLISHED, path=str(folder))
     picture = worker.folder.path / curve.PICTURE
     if curve.write_png({worker.folder.job_id: worker.folder.metrics}, picture, sys.executable) is None:
         with contextlib.suppress(OSError):  # the adapter is whole without it
             shutil.copyfile(picture, folder / curve.PICTURE)
-    worker.events.write("phase", name="adapter saved", path=str(folder))
     return folder
 
 

@@ -32,6 +32,8 @@ class Validation:
         self._rank, self._ranks = rank, ranks
         self._stock = None if options.buckets else StockOrder(rows, options.batch_size)
         self._fixed: list[Batch] | None = None
+        # Before each batch, on every rank alike; what it raises ends the validation.
+        self.on_batch: Callable[[], None] = lambda: None
 
     def loss(self, model: nn.Module, loss: Callable[..., Any] = masked_loss) -> float:
         """Mean loss (nats) per trained token."""
@@ -73,6 +75,7 @@ class Validation:
     def _iterate(self, **_: Any) -> Iterator[tuple[mx.array, mx.array]]:
         batches = iter(self.batches()) if self._stock is None else self._stock.epoch()
         for batch in batches:
+            self.on_batch()
             # A rank that has no row of a small last batch has one batch less: the sums are taken over all ranks at the end.
             if mine := batch[self._rank :: self._ranks]:
                 yield self.rows.batch(mine)

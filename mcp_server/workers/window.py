@@ -13,7 +13,6 @@ class Window:
 
     def __init__(self) -> None:
         self._sum = np.float32(0)
-        self.tokens = 0
         self.iterations = 0
         self._elapsed = 0.0
         self._timed_tokens = 0
@@ -25,17 +24,16 @@ class Window:
         """A window that goes on where another stopped; its time is not known and starts anew."""
         window = cls()
         window._sum = np.float32(value["sum"])
-        window.tokens, window.iterations = value["tokens"], value["iterations"]
+        window.iterations = value["iterations"]
         return window
 
     def as_json(self) -> dict[str, Any]:
         """What ``from_json`` reads. A 32-bit number is exact as a 64-bit one."""
-        return {"sum": float(self._sum), "tokens": self.tokens, "iterations": self.iterations}
+        return {"sum": float(self._sum), "iterations": self.iterations}
 
     def add(self, loss: float, tokens: int) -> None:
         """One iteration of the trainer."""
         self._sum = np.float32(self._sum + np.float32(loss))
-        self.tokens += tokens
         self.iterations += 1
         self._timed_tokens += tokens
         self._timed_iterations += 1

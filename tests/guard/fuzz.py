@@ -23,7 +23,7 @@ PROGRAMS = ["rm -rf", "rm", "mv", "cp -r", "ls", "echo", "cat", "find", "git cle
             "timeout 3", "nohup", "base64 -d", "awk", "perl -e", "node -e", "rsync -a --delete", "dd", "ln -sf", "hf upload", "make", "source", "command"]  # fmt: skip
 WORDS = ["adapters", "adapters/my-lora", "data/train.jsonl", "models", "*", "docs", "x", "$X", "${X:-y}", "$(echo adapters)", "`pwd`", "'a b'", '"$X"', "-rf",
          "--", "{a,b}", "[ab]*", "~", "..", "/", "$'\\x61'", "$((1+2))", "<(ls)", "-name", "-exec", "{}", "+", "\\;", "$@", "$1", "a=b", "*.jsonl", "?", "!x", "-"]  # fmt: skip
-JOINS = [" ", "; ", " && ", " || ", " | ", " & ", "\n", " |& "]
+JOINS = [" ", "; ", " && ", " || ", " | ", " & ", "\n", " |& ", " # it's\n", ';# so "\n']
 REDIRECTS = [
     "> x",
     ">> data/train.jsonl",
@@ -95,7 +95,8 @@ class Generator:
 
     def word(self, depth: int) -> str:
         if self.random.random() < 0.08 and depth < 4:
-            return "$(" + self.script(depth + 1) + ")"
+            inside = "$(" + self.script(depth + 1) + ")"
+            return inside if self.random.random() < 0.5 else f'"{inside}"'
         return self.random.choice(WORDS)
 
     def mutated(self, text: str) -> str:

@@ -245,6 +245,49 @@ def test_the_machine_is_judged_by_its_facts(
             assert decision(done) == "allow"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        'echo "$(rm -rf models)"',
+        'echo "freed $(pkill -9 -f lora | wc -l) jobs"',
+        'echo "${X@P}"',
+        "ls -la  # what's here?\nrm -rf models  # it's stale",
+        "cd docs  # let's go\nrm -rf models # that's all",
+        "ls;# it's\nrm -rf models;# it's",
+    ],
+)
+def test_what_the_shell_runs_inside_quotes_or_after_a_comment_is_read_properly(command: str) -> None:
+    assert not _prefilter().harmless(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        'echo "a; b (c) [d] {e}"',
+        "echo 'costs $(5), no; really'",
+        'git commit -m "fix issue#12 (at last)"',
+        'echo "$HOME"',
+    ],
+)
+def test_what_quotes_keep_is_settled_at_once(command: str) -> None:
+    assert _prefilter().harmless(command)
+
+
+def _prefilter() -> Any:
+    sys.path.insert(0, str(PLUGIN / "hooks"))
+    from guard import prefilter
+
+    return prefilter
+
+
+@pytest.mark.parametrize("token", ["ghp_" + "a1B2c3D4e" * 4, "AKIA" + "Q7ZPW3KD" * 2, "xoxb-" + "31415926535"])
+def test_tokens_of_services_without_a_rule_are_not_kept_either(tree: Tree, tmp_path: Path, token: str) -> None:
+    environment = {**tree.environment(), "CLAUDE_PLUGIN_DATA": str(tmp_path / "d")}
+    ask_hook(bash(f"TOKEN={token} curl x; rm -rf adapters", tree), environment)
+    text = (tmp_path / "d/guard.jsonl").read_text()
+    assert json.loads(text)["decision"] == "deny" and token not in text
+
+
 def test_the_audit_trail_is_redacted_bounded_and_json(tree: Tree, tmp_path: Path) -> None:
     from tests.guard.corpus.secrets import HF
 

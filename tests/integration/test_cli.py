@@ -182,6 +182,11 @@ def test_errors_are_one_line_with_the_remedy(project: Path, capsys: pytest.Captu
     assert "is not JSON" in capsys.readouterr().err
     assert cli("log", "no-such-job") == 1
     assert "no-such-job" in capsys.readouterr().err
+    known = make_job().job_id
+    assert cli("log", "a" * 300) == 1
+    assert "there is no job 'aaa" in capsys.readouterr().err
+    assert cli("log", known, "--since", "-1") == 1
+    assert "error: since=-1: should be greater" in capsys.readouterr().err
     assert cli("stop", "no-such-job") == 1
     with pytest.raises(SystemExit):
         cli("dance")

@@ -93,6 +93,23 @@ def test_a_broken_environment_is_repaired_and_the_old_one_removed(plugin: Path, 
     assert not first.exists()
 
 
+def test_a_state_folder_behind_a_link_keeps_the_environment_just_made(
+    plugin: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    home.mkdir(exist_ok=True)
+    (tmp_path / "link").symlink_to(home)
+    monkeypatch.setenv("MLX_TRAINING_HOME", str(tmp_path / "link"))
+    assert made(plugin).state().status == "completed"
+    python = interpreter.find()
+    assert python is not None and environment.is_whole(python, IMPORTS)
+
+
+def test_somebody_elses_environment_of_a_like_name_is_left_alone(plugin: Path, home: Path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home / "mlx-experiments")], check=True)
+    assert made(plugin).state().status == "completed"
+    assert (home / "mlx-experiments" / "pyvenv.cfg").exists()
+
+
 def test_a_changed_lock_file_makes_it_out_of_date(plugin: Path):
     made(plugin)
     write_wheel(plugin, "VALUE = 7\nNEW = True\n")

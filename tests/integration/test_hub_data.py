@@ -214,7 +214,15 @@ async def test_code_that_comes_with_a_data_set_is_not_run(client: Client, projec
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [({}, "must not be empty"), ({"path": " "}, "path"), ([{"name": "x"}], "path")]
+    ("value", "words"),
+    [
+        ({}, "must not be empty"),
+        ({"path": " "}, "path"),
+        ([{"name": "x"}], "path"),
+        ({"path": "x", "config": {"token": "hf" + "_" + "aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW3x"}}, "access token"),
+    ],
 )
 async def test_hf_dataset_that_names_nothing(value: Any, words: str, client: Client, project: Path):
-    assert words in await refusal(client, "inspect_dataset", data="x", hf_dataset=value)
+    text = await refusal(client, "inspect_dataset", data="x", hf_dataset=value)
+    assert words in text
+    assert "aB3dE5fG7" not in text

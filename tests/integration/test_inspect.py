@@ -145,6 +145,24 @@ def test_the_example_is_what_the_model_sees_with_the_trained_part_apart(
     assert not {"template-not-prefix", "template-refuses"} & {finding.code for finding in report.findings}
 
 
+@pytest.mark.parametrize("window", [2048, 24])
+def test_a_row_with_a_secret_is_never_the_example(tmp_path: Path, window: int):
+    """Cut at tokens, the pieces of a secret look like none: the first token of a text is shown apart."""
+    secret = "hf" + "_" + "aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW3x"
+    rows = [{"text": secret}, {"text": f"my key {secret} and the rest of the row"}, {"text": "The lamp costs 7 euros."}]
+    report = inspect(write(tmp_path / "data", rows), max_seq_length=window)
+    example = tokens_of(report).example
+    assert example is not None and example.line == 3
+    shown = report.model_dump_json()
+    assert not any(secret[at : at + 10] in shown for at in range(len(secret) - 9))
+
+
+def test_of_the_first_rows_alone_tokens_are_counted_too(tmp_path: Path):
+    report = inspect(write(tmp_path / "data", rows_of_many_lengths(40)), max_rows=10)
+    split = tokens_of(report).splits["train"]
+    assert (split.rows, split.rows_measured) == (10, 10)
+
+
 def test_fields_of_other_names_are_read_as_training_reads_them(tmp_path: Path):
     """With prompt_feature a field named prompt is not the prompt; near-duplicates are read again under the same names."""
     long = " ".join(f"word{number}" for number in range(40)) + " "

@@ -108,6 +108,24 @@ async def test_training_that_cannot_fit_is_refused_with_the_plan_that_would(
     assert (await end_of(client, started["job_id"]))["status"] == "completed"
 
 
+async def test_a_plan_whose_probe_needs_more_than_there_is_is_cut_further(
+    client: Client, wide: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told(tmp_path, monkeypatch, memory_bytes=510_000_000, available_bytes=510_000_000)  # half of it may be used
+    first = await call(client, "plan_training", model="wide", data="rows", goal="best", probe=True)
+    peak = first["probe"]["peak_bytes"]
+    # As if the formula took this training for much smaller than it is.
+    record = json.loads((home / "calibration.json").read_text())
+    for entry in record["entries"]:
+        entry["ratio"] /= 2
+    (home / "calibration.json").write_text(json.dumps(record))
+    told(tmp_path, monkeypatch, memory_bytes=int(1.8 * peak), available_bytes=int(1.8 * peak))
+    plan = await call(client, "plan_training", model="wide", data="rows", goal="best", probe=True)
+    assert plan["fits"] and plan["cut_to_fit"], (peak, first["memory"], plan)
+    assert "was cut further" in plan["warnings"][0]
+    assert plan["probe_job"] and plan.get("probe") is None
+
+
 async def test_nothing_starts_while_other_programs_hold_the_memory(
     client: Client, wide: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -33,6 +33,13 @@ async def test_a_job_can_be_opened_with_its_settings_log_and_report(client: Clie
     assert (await opened(client, f"/{job_id}/report"))["steps"] == 6
 
 
+async def test_tokens_in_what_was_asked_for_are_not_shown(client: Client, project: Path) -> None:
+    secret = "hf" + "_" + "aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW3x"
+    started = await call(client, "generate_text", model="model", prompt=f"my key is {secret}", max_tokens=2)
+    job = await opened(client, f"/{started['job_id']}")
+    assert job["options"]["prompt"] == "my key is [Hugging Face token removed]"
+
+
 async def test_a_resource_that_does_not_exist_says_what_to_do(client: Client, project: Path) -> None:
     for address in ("/train-nowhere", "/train-nowhere/log", "/train-nowhere/report"):
         with pytest.raises(MCPError, match="list_jobs"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 from pathlib import Path
@@ -98,6 +99,33 @@ def test_more_iterations_may_be_added_to_a_finished_run(project: Path):
     assert weights(longer) == weights(whole)
 
 
+def test_named_schedule_of_a_resumed_run_follows_its_new_rate_and_length(project: Path):
+    chosen = options("lora", "adam", iters=8, grad_accumulation_steps=1, steps_per_report=1)
+    first = run(**chosen, adapter_path="adapters/first")
+    assert finish(first) == "completed", first.state().why
+    longer = run(resume=first.job_id, iters=16, learning_rate=5e-4, warmup=0)
+    assert finish(longer) == "completed", longer.state().why
+    reported = {e["step"]: e["learning_rate"] for e in read_since(longer.metrics, 0).events if e["type"] == "train"}
+    expected = {step: 5e-4 * (1 + math.cos(math.pi * (step - 1) / 16)) / 2 for step in range(9, 17)}
+    assert {step: reported[step] for step in expected} == pytest.approx(expected, rel=1e-4)
+
+
+def test_run_that_could_not_publish_goes_on_from_the_path_that_its_message_names(project: Path):
+    chosen = options("lora", "adam", iters=8)
+    first = run(**chosen, adapter_path="adapters/first")
+    assert finish(first) == "completed", first.state().why
+    whole = weights(first)
+    (project / "adapters/first/adapters.safetensors").unlink()
+    last = first.last_checkpoint()
+    assert last is not None and last.name == "0000008"
+    with pytest.raises(ArgumentError, match="larger iters"):
+        run(resume=str(last))
+    first.write_state(first.state().model_copy(update={"status": "failed"}))
+    again = run(resume=str(last))
+    assert finish(again) == "completed", again.state().why
+    assert weights(again) == whole
+
+
 def test_run_that_ended_amid_an_update_is_resumed_and_saved_at_whole_updates(project: Path):
     """Ten steps are two updates of four and a rest; from there on the trainer counts anew."""
     chosen = options("lora", "adam", lr_schedule=None, warmup=0, iters=10, grad_accumulation_steps=4, save_every=2)
@@ -169,9 +197,9 @@ def test_resume_from_a_checkpoint_folder_that_was_moved(project: Path, tmp_path:
 def test_changes_that_break_exactness_are_named_and_impossible_ones_refused(project: Path):
     first = run(**options("lora", "adam", iters=8), adapter_path="adapters/first")
     finish(first)
-    resolved = resolve(TrainingRequest(resume=first.job_id, iters=16, learning_rate=5e-4, batch_size=4))
-    assert [warning.split()[0] for warning in resolved.warnings] == ["batch_size", "learning_rate"]
-    assert resolve(TrainingRequest(resume=first.job_id, iters=16, save_every=2)).warnings == []
+    started = start_training(TrainingRequest(resume=first.job_id, iters=16, learning_rate=5e-4, batch_size=4))
+    assert [w.split()[0] for w in started.warnings[:3]] == ["batch_size", "learning_rate", "lr_schedule"]
+    assert finish(exactness.store.get(started.job_id)) == "completed"
     for change, word in (
         ({"optimizer": "sgd"}, "optimizer"),
         ({"num_layers": 1}, "num_layers"),

@@ -154,6 +154,61 @@ def test_benchmark_of_a_jobs_checkpoints_is_told_of_the_adapters_own_line(projec
     assert (seen["own"].verdict, seen["own"].loss, seen["own"].loss_difference) == ("worse", 3.5, 1.0)
 
 
+def test_benchmark_of_several_adapters_counts_for_each_that_it_measured(project: Path):
+    better, worse, left_out = (put_adapter(project / name, age=500) for name in ("better", "worse", "left-out"))
+    lines = [
+        {"name": "better", "adapter_path": str(better), "loss": 0.5, "loss_difference": -2.0, "verdict": "better"},
+        {"name": "base", "loss": 2.5},
+        {"name": "worse", "adapter_path": str(worse), "loss": 3.5, "loss_difference": 1.0, "verdict": "worse"},
+    ]
+    ranked = BENCHMARK | {"adapter_path": str(better), "ranking": lines}
+    make_job("benchmark-20260101-000000-aaaa", adapter_path=str(left_out), result=BENCHMARK)
+    everyone = [str(worse), str(better), str(left_out)]
+    make_job("benchmark-20260102-000000-bbbb", adapter_path=None, adapters=everyone, result=ranked)
+    found = list_adapters(AdapterRequest())
+    seen = {adapter.path: adapter.benchmark for adapter in found.adapters}
+    told = {path: (one.job_id[-4:], one.verdict, one.loss) for path, one in seen.items() if one is not None}
+    assert told == {
+        "better": ("bbbb", "better", 0.5),
+        "worse": ("bbbb", "worse", 3.5),
+        "left-out": ("aaaa", "better", 0.5),
+    }
+    assert "not benchmarked yet" not in found.summary
+
+
+def test_the_one_of_several_that_could_be_measured_has_the_figures(project: Path):
+    good, damaged = (put_adapter(project / name, age=500) for name in ("good", "damaged"))
+    alone = BENCHMARK | {"adapter_path": str(good)}  # of two models there is no ranking
+    make_job("benchmark-20260101-000000-aaaa", adapters=[str(damaged), str(good)], result=alone)
+    seen = {adapter.path: adapter.benchmark for adapter in list_adapters(AdapterRequest()).adapters}
+    assert seen["damaged"] is None
+    assert seen["good"] is not None and seen["good"].loss == 0.5
+
+
+@pytest.mark.parametrize(
+    ("other", "ranked_by"),
+    [
+        ({}, "benchmark loss"),
+        ({"base": {"loss": 2.5003, "perplexity": 12.2}}, "benchmark loss"),  # another batch size
+        ({"base": {"loss": 2.6, "perplexity": 13.5}}, "validation loss"),  # the file was changed
+        ({"split": "valid"}, "validation loss"),
+        ({"tokens": 199}, "validation loss"),  # mask_prompt or max_seq_length
+        ({"rows": 13}, "validation loss"),
+        ({"data": "/project/more"}, "validation loss"),
+        ({"model": "some/model-4bit"}, "validation loss"),
+    ],
+)
+def test_benchmark_losses_rank_only_where_they_mean_the_same(project: Path, other: dict[str, Any], ranked_by: str):
+    for name, val, held_out, changes in (("a", 0.5, 0.8, {}), ("b", 0.6, 0.3, other)):
+        adapter = put_adapter(project / name, age=500, results={"final_val_loss": val})
+        measured = BENCHMARK | {"adapter": BENCHMARK["adapter"] | {"loss": held_out}} | changes
+        make_job(f"benchmark-20260101-000000-{name}", adapter_path=str(adapter), result=measured)
+    best = list_adapters(AdapterRequest()).adapters[0]
+    assert (best.path, best.rank) == ("b" if ranked_by == "benchmark loss" else "a", f"1 of 2 by {ranked_by}")
+    compared = list_adapters(AdapterRequest(compare=["a", "b"])).summary
+    assert ("benchmark losses can't be compared" in compared) == (ranked_by == "validation loss")
+
+
 def test_newest_benchmark_counts_unless_the_weights_are_newer(project: Path):
     adapter = put_adapter(project / "a", age=500)
     make_job("benchmark-20260101-000000-aaaa", adapter_path=str(adapter), result=BENCHMARK | {"rows": 1})
@@ -246,10 +301,11 @@ def test_comparing_what_is_not_there_names_the_remedy(project: Path):
 
 
 def test_secrets_of_the_options_are_not_repeated(project: Path):
-    put_adapter(project / "one", hf_dataset={"path": "org/data", "config": {"token": "plain-looking"}})
+    secret = "hf" + "_" + "aB3dE5fG7hI9jK1lM3nO5pQ7rS9tU1vW3x"
+    put_adapter(project / "one", data=f"rows/{secret}")
     text = list_adapters(AdapterRequest()).model_dump_json()
-    assert "org/data" in text
-    assert "plain-looking" not in text
+    assert "rows/" in text
+    assert secret not in text
 
 
 def test_names_of_folders_reach_the_terminal_without_control_characters(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcp_server.jobs.files import read_json
+from mcp_server.jobs.store import JobSpec
 from mcp_server.training import artifacts
 
 
@@ -31,3 +32,56 @@ def test_two_adapters_of_one_second_are_both_kept_and_the_same_one_once(tmp_path
         artifacts.keep_aside(folder)
     kept = {path.read_bytes() for path in folder.glob("previous/*/adapters.safetensors")}
     assert kept == {b"first", b"second"} and len(list((folder / "previous").iterdir())) == 2
+
+
+FILES = ("adapter_config.json", artifacts.PROVENANCE, "adapters.safetensors")
+
+
+def adapter(folder: Path, content: str) -> Path:
+    folder.mkdir()
+    for name in FILES:
+        (folder / name).write_text(content)
+    return folder
+
+
+def test_adapter_takes_the_place_of_another_whole(tmp_path: Path):
+    folder = adapter(tmp_path / "a", "old")
+    artifacts.keep_aside(folder)
+    artifacts.put_in_place(adapter(folder / ".new-x", "new"), folder)
+    assert {(folder / name).read_text() for name in FILES} == {"new"}
+    (kept,) = (folder / "previous").iterdir()
+    assert {(kept / name).read_text() for name in FILES} == {"old"}
+
+
+@pytest.mark.parametrize("last", FILES)
+def test_new_settings_never_lie_beside_old_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str):
+    """The disk fails at any of the files: what is left does not load, and what was there is in previous/."""
+    folder = adapter(tmp_path / "a", "old")
+    new = adapter(folder / ".new-x", "new")
+    artifacts.keep_aside(folder)
+    replace = Path.replace
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.name == last:
+            raise OSError("input/output error")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(OSError, match="input/output"):
+        artifacts.put_in_place(new, folder)
+    assert not (folder / "adapters.safetensors").exists()
+    (kept,) = (folder / "previous").iterdir()
+    assert {(kept / name).read_text() for name in FILES} == {"old"}
+
+
+def test_provenance_repeats_the_run_for_a_new_adapter_and_takes_results_later(tmp_path: Path):
+    options = {"model": "m", "data": str(tmp_path), "adapter_path": "/p/adapters/a", "iters": 7}
+    spec = JobSpec(job_id="train-x", kind="train", created=0, project="/", python="p", options=options)
+    data = {"files": {"train.jsonl": "sha256:as it was"}, "rows": {"train": 1}}
+    (tmp_path / "train.jsonl").write_text("edited meanwhile")
+    artifacts.write_provenance(tmp_path, spec, data, steps=7)
+    artifacts.add_results(tmp_path, {"test_loss": 1.5})
+    record = read_json(tmp_path / artifacts.PROVENANCE) or {}
+    assert record["command"] == f"mlx-training train --model m --data {tmp_path} --iters 7"
+    assert record["data"]["files"] == {"train.jsonl": "sha256:as it was"}
+    assert record["results"] == {"steps": 7, "test_loss": 1.5}

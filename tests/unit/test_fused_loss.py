@@ -358,3 +358,27 @@ def test_on_by_default_only_where_it_pays_and_never_with_stock():
     assert not measures.fused_loss(options(**base, stock=True), 151_936)[0]
     assert not measures.fused_loss(options(**base | {"fused_loss": False}), 151_936)[0]
     assert measures.fused_loss(options(fused_loss=True, stock=True), 1_000)[0]
+
+
+def test_small_chunks_are_slow_with_a_quantized_head_on_cuda_alone():
+    assert measures.coarse_chunks("linux-cuda", quantized=True)
+    assert not measures.coarse_chunks("linux-cuda", quantized=False)
+    assert not any(measures.coarse_chunks(backend, quantized=True) for backend in ("apple-silicon", "linux-cpu", None))
+    assert measures.chunk_tokens(151_936) == 192
+    assert measures.chunk_tokens(151_936, coarse=True) == 1_024
+
+
+def test_without_grad_checkpoint_a_quantized_head_on_cuda_has_the_stock_loss_unless_asked_for():
+    base = {"fused_loss": None, "batch_size": 4, "max_seq_length": 2049}
+    wanted, why = measures.fused_loss(options(**base), 151_936, coarse=True)
+    assert not wanted and "without grad_checkpoint" in why
+    assert measures.fused_loss(options(**base, grad_checkpoint=True), 151_936, coarse=True)[0]
+    assert measures.fused_loss(options(**base | {"fused_loss": True}), 151_936, coarse=True) == (True, "asked for")
+
+
+def test_the_chunk_that_the_worker_takes_is_the_one_of_the_head():
+    vocabulary = make("qwen2").args.vocab_size
+    for coarse, logits in ((False, "_CHUNK_LOGITS"), (True, "_COARSE_CHUNK_LOGITS")):
+        loss, _ = choose_loss(make("qwen2"), options(), batch(), coarse=coarse)
+        assert isinstance(loss, FusedLoss)
+        assert loss.chunk == getattr(measures, logits) // vocabulary // 64 * 64

@@ -126,6 +126,13 @@ def test_a_job_whose_processes_have_gone_without_a_word_is_told_as_lost(job: Job
     assert f"{job.job_id} lost" in news.follow(payload(job), "end")
 
 
+def test_another_process_that_was_given_the_pid_is_not_taken_for_the_job(job: JobFolder) -> None:
+    runner = job.state().runner
+    assert runner is not None and news.Job(job.job_id, "s").status() == "working"
+    job.write_state(JobState(status="working", runner=ProcessIdentity(pid=runner.pid, start="1")))
+    assert news.Job(job.job_id, "s").status() == "lost"
+
+
 def test_it_stops_waiting_when_the_folder_goes(job: JobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(news.time, "sleep", lambda seconds: shutil.rmtree(job.path, ignore_errors=True))
 

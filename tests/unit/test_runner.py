@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +17,7 @@ import pytest
 
 from mcp_server import launch
 from mcp_server.errors import JobError
-from mcp_server.jobs import service, store
+from mcp_server.jobs import lock, queue, service, store
 from mcp_server.jobs.death import describe_death, was_out_of_memory
 from mcp_server.jobs.events import EventWriter, read_since
 from mcp_server.jobs.recovery import next_rung, read
@@ -202,6 +204,134 @@ def test_after_an_out_of_memory_it_is_tried_again_unless_a_stop_was_asked_for(
     assert state.status == "failed"
     assert len(begun.read_text(encoding="utf-8").splitlines()) == starts
     assert len(read(folder).rungs) == starts - 1
+
+
+# Stands for an interpreter whose worker does not end by itself when it is asked to.
+STUBBORN = """#!/bin/sh
+trap 'touch "$4/asked"' TERM
+touch "$4/started"
+while :; do
+    sleep 0.05
+    [ ! -e "$4/asked" ] || [ ! -e "$4/works" ] || touch "$4/metrics.jsonl"
+    [ ! -e "$4/asked" ] || [ ! -e "$4/ends" ] || exit 0
+done
+"""
+
+
+def stubborn(tmp_path: Path, grace: float, most: float, *marks: str) -> JobFolder:
+    """A started job whose runner has these patiences."""
+    python = tmp_path / "python"
+    python.write_text(STUBBORN, encoding="utf-8")
+    python.chmod(0o755)
+    folder = store.create(spec(2).model_copy(update={"python": str(python), "created": time.time()}))
+    for mark in marks:
+        (folder.path / mark).touch()
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom mcp_server.jobs import runner\nfrom mcp_server.jobs.store import JobFolder\n"
+        f"runner.GRACE_SECONDS, runner.MOST_GRACE_SECONDS = {grace}, {most}\nrunner.Runner(JobFolder(Path(sys.argv[1]))).run()"
+    )
+    command = [sys.executable, "-c", code, str(folder.path)]
+    subprocess.Popen(command, start_new_session=True, cwd=Path(__file__).parents[2])
+    wait_until((folder.path / "started").exists, "the worker")
+    return folder
+
+
+def test_hung_worker_is_killed_however_often_it_is_asked_to_stop(tmp_path: Path):
+    folder = stubborn(tmp_path, 1.0, 60.0)
+    service.ask_to_stop(folder, "stop")
+    begun = time.monotonic()
+    wait_until(lambda: not service.ask_to_stop(folder, "stop"), "the kill", seconds=30)
+    assert time.monotonic() - begun >= 0.9
+    assert "SIGKILL" in (folder.state().why or "")
+
+
+def test_worker_that_works_on_to_where_it_can_be_saved_is_not_killed(tmp_path: Path):
+    folder = stubborn(tmp_path, 0.5, 60.0, "works")
+    service.ask_to_stop(folder, "stop")
+    wait_until((folder.path / "asked").exists, "the request")
+    asked = time.monotonic()
+    wait_until(lambda: time.monotonic() - asked > 2 or service.reconcile(folder).finished, "four times its grace")
+    assert folder.state().status == "working"
+    (folder.path / "ends").touch()
+    wait_until(lambda: service.reconcile(folder).finished, "the end")
+    assert "SIGKILL" not in (folder.state().why or "")
+
+
+def test_worker_that_works_on_for_ever_is_killed_in_the_end(tmp_path: Path):
+    folder = stubborn(tmp_path, 0.5, 2.0, "works")
+    service.ask_to_stop(folder, "stop")
+    wait_until(lambda: service.reconcile(folder).finished, "the kill", seconds=30)
+    assert "SIGKILL" in (folder.state().why or "")
+
+
+def test_forced_stop_after_a_gentle_one_does_not_wait(tmp_path: Path):
+    folder = stubborn(tmp_path, 600.0, 600.0)
+    service.ask_to_stop(folder, "stop")
+    wait_until((folder.path / "asked").exists, "the request")
+    service.ask_to_stop(folder, "kill")
+    wait_until(lambda: service.reconcile(folder).finished, "the kill", seconds=30)
+
+
+OUT_OF_MEMORY = '{"status": "failed", "why": "rank 1 failed", "cause": "out-of-memory"}'
+
+
+@pytest.mark.parametrize("word", ["", OUT_OF_MEMORY])
+def test_worker_that_died_after_it_had_published_is_not_started_again_and_its_adapter_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+):
+    """As when the system kills it in the test, for want of memory; or another rank, of which the first one's watcher tells."""
+    python = tmp_path / "python"
+    python.write_text(
+        """#!/bin/sh
+echo started >> "$4/starts"
+echo '{"type": "phase", "time": 1, "name": "adapter saved", "path": "/p/adapters/a"}' >> "$4/metrics.jsonl"
+echo "RuntimeError: [metal::malloc] Unable to allocate 9 bytes"
+[ -z "$WORD" ] || echo "$WORD" > "$4/outcome.json"
+exit 1
+"""
+    )
+    monkeypatch.setenv("WORD", word)
+    python.chmod(0o755)
+    options = TrainingOptions(model="m", data="d", batch_size=2, auto_recover=True)
+    folder = service.start("train", options, job_id="train-x", python=python)
+    state = wait_until(lambda: (found := service.reconcile(folder)).finished and found, "the end")
+    assert state.status == "failed" and "its adapter is in /p/adapters/a" in (state.why or "")
+    assert (folder.path / "starts").read_text().splitlines() == ["started"]
+
+
+def test_interpreter_that_vanished_while_the_job_was_queued_is_named(tmp_path: Path, home: Path):
+    home.mkdir(exist_ok=True)
+    held = lock.acquire(str(home / "gpu.lock"))
+    assert held is not None
+    lock.write_holder(held, {"job_id": "another"})
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    folder = service.start("train", TrainingOptions(model="m", data="d"), job_id="train-x", python=python)
+    assert folder.state().status == "queued"
+    python.unlink()
+    os.close(held)
+    state = wait_until(lambda: (found := service.reconcile(folder)).finished and found, "the end")
+    assert state.status == "failed"
+    assert "could not be started" in (state.why or "") and str(python) in (state.why or "")
+    assert lock.read_holder(str(home / "gpu.lock")) is None or state.runner is not None
+
+
+def test_somebody_who_only_looks_at_the_lock_is_no_reason_to_refuse(tmp_path: Path, home: Path):
+    home.mkdir(exist_ok=True)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    changes = {"python": str(python), "if_busy": "refuse", "created": time.time()}
+    folder = store.create(spec(2).model_copy(update=changes))
+    with (home / "gpu.lock").open("w+") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)  # as lock.read_holder does, for a moment
+        subprocess.run(launch.command(sys.executable, "mcp_server.jobs.runner", str(folder.path)), check=True)
+        wait_until(lambda: queue.waiting() == [folder.job_id] or folder.state().finished, "it to be in line")
+        asked = time.monotonic()
+        wait_until(lambda: time.monotonic() - asked > 0.5 or folder.state().finished, "it to have tried")
+    state = wait_until(lambda: (found := service.reconcile(folder)).finished and found, "the end")
+    assert state.why != store.REFUSED
 
 
 def test_last_words_about_memory_are_understood(tmp_path: Path):

@@ -24,6 +24,14 @@ def test_job_id_is_a_name_and_never_a_path(name: str, home: Path):
         store.get(name.format(job=job.job_id, home=home))
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "a\0b", "\ud800"])
+def test_name_that_no_folder_can_have_is_no_job(name: str):
+    make_job()
+    with pytest.raises(JobError, match="there is no job") as refused:
+        store.get(name)
+    assert len(str(refused.value)) < 250
+
+
 def test_newest_jobs_come_first_and_the_oldest_are_left_out():
     made = [make_job(f"train-2026010{day}-000000-aaaa").job_id for day in (3, 1, 2)]
     for _ in range(2):  # from the folders, then from the index

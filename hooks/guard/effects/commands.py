@@ -142,7 +142,7 @@ class Call:
         family = family_of(name)
         if self.env and family != "builtins":
             self.state = self.bound()
-        self.scene.runs.append(Run(argv, self.bound(), self.scene.text))
+        self.scene.runs.append(Run(argv, self.bound()))
         if family:
             module = __import__(__package__ + "." + family, globals(), locals(), ("handle",))  # pyright: ignore[reportOptionalOperand]
             result = module.handle(self)

@@ -18,22 +18,21 @@ MAX_STEPS = 12_000
 class Run:
     """One program that would start. `place` is "" here, else "container:docker", "rosetta", ..."""
 
-    __slots__ = ("argv", "cwd", "env", "loop", "place", "source", "state")
+    __slots__ = ("argv", "cwd", "env", "place", "state")
 
-    def __init__(self, argv: list[str], state: State, source: str) -> None:
+    def __init__(self, argv: list[str], state: State) -> None:
         self.argv = argv
         self.cwd = state.cwd
         self.env = state
         self.place = state.place
         self.state = state
-        self.source = source
 
 
 class Touch:
     """One path that would change.
 
     op: "delete" | "overwrite" (the old content is lost) | "append" | "edit" (in place, no backup) | "move" (to `to`) |
-    "unpack" (an archive over it) | "empty" (delete what is inside) | "create" (never replaces what is there).
+    "unpack" (an archive over it) | "empty" (delete what is inside).
     tree: folders go with all they hold. follow: a link at the end is followed. text: the new content when known.
     kept: the same command made a copy of it before.
     """
@@ -119,8 +118,7 @@ class State:
 class Scene:
     """Everything found in one command line, and the small world it makes for itself on the way."""
 
-    def __init__(self, text: str, cwd: str) -> None:
-        self.text = text
+    def __init__(self, cwd: str) -> None:
         self.cwd = cwd
         self.runs: list[Run] = []
         self.touches: list[Touch] = []

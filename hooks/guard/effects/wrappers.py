@@ -368,7 +368,6 @@ def xargs(call: Call) -> tuple[str | None, bool | None] | None:
     values = VALUES["xargs"].split()
     replace = delimiter = ""
     null = False
-    lines = False
     k = 0
     while k < len(words) and words[k][:1] == "-":
         word = words[k]
@@ -392,13 +391,10 @@ def xargs(call: Call) -> tuple[str | None, bool | None] | None:
             call.stdin = call.scene.read(name, call.state)
         elif (word[1:2] != "-" and "0" in word) or word == "--null":
             null = True
-        elif word[:2] == "-L":
-            lines = True
         exact = word in values or word in ("-J",)
         k += 2 if exact and word not in ("-i",) else 1
     command = words[k:] or ["echo"]
     items = stdin_items(call, null, "\n" if replace and not delimiter and not null else delimiter)
-    del lines
     if replace:
         for item in items[:200]:
             call.run([word.replace(replace, item.strip("\n ")) for word in command], stdin="")

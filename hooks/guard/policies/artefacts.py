@@ -50,7 +50,6 @@ def deleted(world: World, touch: Touch, checkpoints: dict[str, Touch]) -> list[F
     if lost:
         names = ", ".join(thing.label + " " + short(thing.path, world.cwd) for thing in lost[:2])
         more = f" and {len(gone) + len(single) - 2} more" if len(gone) + len(single) > 2 else ""
-        short(world.targets(touch)[0], world.cwd)
         return [Finding(
             DENY, RULE, f"{said(touch.by)} deletes {names}{more}",
             "trained weights can't be brought back once they are gone",

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 RULE = "guard"
 CHANGES = ("overwrite", "append", "edit", "delete", "move", "empty", "mode", "unpack")
-DISABLING = ("disableallhooks", "enabledplugins", "mlx-training", '"hooks"')
 JOB_ADVICE = "use the tools: list with `mlx-training jobs`, stop with stop_job"
 OWN_ADVICE = "tell the user what stands in the way; they can switch a rule off in .claude/mlx-training.yaml"
 

@@ -35,10 +35,10 @@ PLACEHOLDERS = (
 VARIABLES = {"Hugging Face": "HF_TOKEN", "Weights & Biases": "WANDB_API_KEY", "OpenAI-style": "OPENAI_API_KEY"}
 
 
-def tokens(text: str) -> list[tuple[str, str]]:
+def tokens(text: str, shapes: tuple[tuple[str, int, str], ...] = SHAPES) -> list[tuple[str, str]]:
     """(token, service) of everything in a text that has the shape of a real token."""
     found = []
-    for prefix, least, service in SHAPES:
+    for prefix, least, service in shapes:
         at = text.find(prefix)
         while at >= 0:
             end = at + len(prefix)

@@ -92,6 +92,15 @@ def test_formats_can_be_chosen(tmp_path: Path, prepare: Prepare):
     assert sorted(systems) == ["Be brief", "Be kind"]
 
 
+def test_completions_have_no_place_for_a_system_message(tmp_path: Path, prepare: Prepare):
+    with pytest.raises(ValueError, match="no place for system"):
+        prepare("s.jsonl", format="completions", system="Be kind")
+    rows = [{"system_prompt": f"Be brief {n}", "question": f"{QUESTION} {n}", "response": ANSWER} for n in range(4)]
+    put(tmp_path / "s.jsonl", jsonl(rows))
+    with pytest.raises(DataError, match="has a system message; only format='chat' can hold it"):
+        prepare("s.jsonl", format="completions", valid=0, test=0)
+
+
 CSV = 'question,answer\n"What is the capital of Peru?","Lima, since 1535."\n'
 FILES: dict[str, str | bytes] = {
     "s.jsonl": jsonl([{"prompt": QUESTION, "completion": ANSWER}]),

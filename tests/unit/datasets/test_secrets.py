@@ -28,13 +28,17 @@ SECRETS = {
     "Google API key": "AIza" + made(ALNUM, 35),
     "private key": "-----BEGIN RSA " + "PRIVATE KEY-----\n" + made(ALNUM, 64) + "\n-----END RSA PRIVATE KEY-----",
 }
-IN_CONTEXT = {
-    "AWS secret access key": ("aws_secret_access_key = ", made(ALNUM + "/+", 40)),
-    "Weights & Biases key": ("export WANDB_API_KEY=", made("0123456789abcdef", 40)),
-}
-CASES = [(kind, "", secret) for kind, secret in SECRETS.items()] + [
-    (kind, context, secret) for kind, (context, secret) in IN_CONTEXT.items()
+AWS, WANDB = made(ALNUM + "/+", 40), made("0123456789abcdef", 40)
+IN_CONTEXT = [
+    ("AWS secret access key", "aws_secret_access_key = ", AWS),
+    ("AWS secret access key", '"SecretAccessKey": "', AWS),
+    ("AWS secret access key", '"secretAccessKey": "', AWS),
+    ("AWS secret access key", "AWS_SECRET_ACCESS_KEY=", AWS),
+    ("Weights & Biases key", "export WANDB_API_KEY=", WANDB),
+    ("Weights & Biases key", "Wandb key: ", WANDB),
+    ("Weights & Biases key", "my w&b key ", WANDB),
 ]
+CASES = [(kind, "", secret) for kind, secret in SECRETS.items()] + IN_CONTEXT
 
 
 @pytest.mark.parametrize(("kind", "context", "secret"), CASES)

@@ -144,6 +144,15 @@ def test_plan_fits_even_if_the_estimate_errs_as_far_as_it_has_been_seen_to():
     assert not fits(wanted)
 
 
+def test_full_fine_tuning_cut_to_lora_learns_at_loras_rate():
+    wanted = written(5000, fine_tune_type="full").options
+    whole = Expectation(SHAPE, wanted, 928, budget(400)).peak / 1e9
+    found = smallest_harm(Expectation(SHAPE, wanted, 928, budget(0.4 * whole)), lengths())
+    assert found is not None
+    options = found.expected.options
+    assert (options.fine_tune_type, options.learning_rate) == ("lora", written(5000).options.learning_rate)
+
+
 def test_ladder_says_when_nothing_fits():
     assert smallest_harm(expected(2.0), lengths()) is None
     least = min(step.expected.peak for size in (3.4, 3.6, 4.0) if (step := smallest_harm(expected(size), lengths())))
@@ -245,6 +254,36 @@ def test_memory_of_our_own_running_job_will_be_free_when_the_next_ones_turn_come
         worker.kill()
         worker.wait()
     assert budgets.read("linux-cpu").free == 10**9
+
+
+def test_on_cuda_our_own_jobs_memory_is_what_it_says_of_the_gpu(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    facts = {"system": "Linux", "memory_bytes": 64 * 10**9, "available_bytes": 60 * 10**9}
+    facts |= {"gpu_memory_bytes": 80 * 10**9, "gpu_free_bytes": 0}
+    (tmp_path / "facts.json").write_text(json.dumps(facts))
+    monkeypatch.setenv("MLX_TRAINING_FACTS", str(tmp_path / "facts.json"))
+    assert budgets.read("linux-cuda").free == 0
+    job = make_job(status="working")
+    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=PIPE)
+    job.write_state(JobState(status="working", worker=ProcessIdentity.of(worker.pid)))
+    event = {
+        "type": "memory",
+        "step": 1,
+        "active_bytes": 50 * 10**9,
+        "peak_bytes": 60 * 10**9,
+        "cache_bytes": 9 * 10**9,
+    }
+    job.metrics.write_text(json.dumps(event) + "\n")
+    descriptor = lock.acquire(str(home / "gpu.lock"))
+    assert descriptor is not None
+    try:
+        lock.write_holder(descriptor, {"job_id": job.job_id, "pid": worker.pid})
+        assert budgets.read("linux-cuda").free == 59 * 10**9
+    finally:
+        os.close(descriptor)
+        worker.kill()
+        worker.wait()
 
 
 def memory_events(held: list[int]) -> list[dict[str, Any]]:

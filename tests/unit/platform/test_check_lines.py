@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +189,38 @@ def test_a_hub_out_of_reach_is_a_warning(monkeypatch: pytest.MonkeyPatch):
     assert found.status == "warning"
     assert found.remedy is not None
     assert "network and proxy" in found.remedy
+
+
+@pytest.mark.parametrize("endpoint", ["https://127.0.0.1:abc", "http://[::1", "no address at all"])
+def test_an_endpoint_that_is_none_is_a_warning(monkeypatch: pytest.MonkeyPatch, endpoint: str):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    assert lines.network_check().status == "warning"
+
+
+def test_a_port_that_speaks_something_else_is_a_warning(monkeypatch: pytest.MonkeyPatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            peer.recv(1000)
+            peer.sendall(b"SSH-2.0-none\r\n")
+            peer.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert lines.network_check().status == "warning"
+
+
+def test_the_login_is_looked_for_where_huggingface_hub_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("HF_HOME", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert "not logged in" in str(lines.login_check().value)
+    (tmp_path / "huggingface").mkdir()
+    (tmp_path / "huggingface" / "token").write_text("x")
+    assert "logged in (hf auth login)" in str(lines.login_check().value)
 
 
 def test_full_and_unwritable_disks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -40,9 +40,9 @@ def page_of(folder: store.JobFolder) -> Page:
     return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
-def adapter_of(tmp_path: Path, job_id: str) -> str:
+def adapter_of(tmp_path: Path, job_id: str, name: str = "tone") -> str:
     """An adapter folder as a training leaves it."""
-    folder = tmp_path / "adapters/tone"
+    folder = tmp_path / "adapters" / name
     folder.mkdir(parents=True)
     (folder / "adapters.safetensors").write_bytes(b"x")
     os.utime(folder / "adapters.safetensors", (1.0, 1.0))
@@ -167,6 +167,29 @@ def test_benchmark_of_a_jobs_checkpoints_names_the_one_that_its_figures_are_of(t
     text = page_of(trained).text
     assert "best-0000003: loss -2 on 12 rows" in text
     assert ">adapter</th>" not in write_report(trained).read_text(encoding="utf-8")
+
+
+def test_benchmark_of_several_adapters_is_in_the_report_of_each_training_with_its_own_figures(tmp_path: Path):
+    ids = ["train-20260101-000000-aaaa", "train-20260101-000000-bbbb"]
+    first, second = (adapter_of(tmp_path, job_id, name) for job_id, name in zip(ids, ("first", "second"), strict=True))
+    trained = [make_job(job_id, course(), adapter_path=at) for job_id, at in zip(ids, (first, second), strict=True)]
+    lines = [
+        {"name": "first", "adapter_path": first, "loss": 0.5, "loss_difference": -2.0, "verdict": "better"},
+        {"name": "base", "loss": 2.5},
+        {"name": "second", "adapter_path": second, "loss": 3.5, "loss_difference": 1.0, "verdict": "worse"},
+    ]
+    summary = "Adapter first (first of 2) is better than the base: loss 2.5 → 0.5"
+    ranked = BENCHMARK | {"adapter_path": first, "ranking": lines, "summary": summary}
+    done = make_job("benchmark-20260101-010000-cccc", adapter_path=None, adapters=[first, second], result=ranked)
+    write_final_reports(done, done.state())
+    pages = [Page(folder.report.read_text(encoding="utf-8")).text for folder in trained]
+    for page in pages:
+        assert summary in page
+        assert "not been benchmarked" not in page
+    own = "This training's own adapter, second: loss 3.5, worse."
+    assert [own in page for page in pages] == [False, True]
+    assert ["loss -2 on 12 rows" in page for page in pages] == [True, False]
+    assert ["loss +1 on 12 rows" in page for page in pages] == [False, True]
 
 
 def test_benchmark_of_weights_that_were_replaced_does_not_count(tmp_path: Path):
