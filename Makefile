@@ -42,7 +42,7 @@ mutate: setup  ## each mistake of tests/mutations.yaml made alone: does a test n
 audit: setup  ## known vulnerabilities in the pinned dependencies
 	$(RUN) python scripts/audit.py
 
-bench: setup  ## every measurement (under an hour on a quiet machine), into benchmarks/RESULTS.md
+bench: setup  ## every measurement (about 80 minutes on a quiet machine), into benchmarks/RESULTS.md
 	$(RUN) python benchmarks/results.py
 
 setup: .venv/.synced

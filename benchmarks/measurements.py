@@ -79,14 +79,14 @@ MEASUREMENTS: dict[str, Measurement] = {
     "planner": Measurement(
         "A probe's word against the run", ["benchmarks/planner.py", *SIZES["planner"]], rows.planner, 720
     ),
-    **_measures(512, 480),
-    **_measures(2048, 720, only=("length bucketing", "default")),
+    **_measures(512, 830),
+    **_measures(2048, 1420, only=("length bucketing", "default")),
     "datasets": Measurement("Inspecting a data set", ["benchmarks/datasets.py"], rows.datasets, 200),
     "quality": Measurement(
         "Held-out loss after training, the measures on against stock", ["benchmarks/quality.py"], rows.quality, 200
     ),
     "distributed": Measurement(
-        "Two ranks on this machine against one", ["benchmarks/distributed.py"], rows.distributed, 120
+        "Two ranks on this machine against one", ["benchmarks/distributed.py"], rows.distributed, 345
     ),
     "exactness": Measurement("Killed and resumed against uninterrupted", ["benchmarks/exactness.py"], rows.exact, 90),
     "context": Measurement("Tokens of context", ["benchmarks/context.py"], rows.context, 50),
