@@ -29,8 +29,9 @@ format: setup
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
-e2e: setup  ## every end-to-end test with both versions of the client, training over ranks and hosts, and every example
-	$(RUN) pytest -n 3 tests/e2e tests/integration/test_ranks.py tests/integration/test_hosts.py tests/integration/test_examples.py
+e2e: setup  ## what takes too long for `make test`: both versions of the client, ranks and hosts, every example, and more
+	$(RUN) pytest -n 3 tests/e2e
+	$(RUN) pytest -n 3 -m slow tests/integration tests/unit
 
 gate: setup  ## the gate's long suites: labels checked by really running the cases, 100,000 generated commands
 	$(RUN) pytest -m slow tests/guard

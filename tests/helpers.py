@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -29,6 +29,15 @@ def training(**changes: Any) -> dict[str, Any]:
         "save_every": 2,
         "val_batches": 1,
     } | changes
+
+
+def in_short(cases: Iterable[Any], *short: Any) -> list[Any]:
+    """The cases of a test, all but ``short`` marked slow: `make test` runs those alone, `make e2e` the others."""
+    return [case if case in short else pytest.param(*_values(case), marks=pytest.mark.slow) for case in cases]
+
+
+def _values(case: Any) -> tuple[Any, ...]:
+    return case if isinstance(case, tuple) else (case,)
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:

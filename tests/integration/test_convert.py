@@ -20,7 +20,7 @@ import pytest
 from mcp.client import Client
 
 from mcp_server.jobs import service
-from tests.helpers import call, end_of, folder, refusal, status, wait_until
+from tests.helpers import call, end_of, folder, in_short, refusal, status, wait_until
 from tests.tiny import ALWAYS_TIED, make_tiny_model
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -70,7 +70,7 @@ async def failure(client: Client, tool: str, **arguments: Any) -> str:
     return answer["why"]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", in_short(FORMATS, "4 bits", "mxfp4"))
 async def test_every_format_loads_in_stock_mlx_lm_and_says_its_bits(name: str, client: Client, project: Path):
     asked, said = FORMATS[name]
     make_tiny_model(project / "base", model_type="llama", hidden=128)
@@ -94,6 +94,7 @@ async def test_weights_equal_stock_mlx_lm_convert(client: Client, project: Path,
     assert ours.read_bytes() == stock.read_bytes()
 
 
+@pytest.mark.slow
 async def test_copies_and_dequantized_models_say_the_same_as_what_they_were_made_from(client: Client, project: Path):
     same = await converted(client, model="model", mlx_path="copy", quantize=False)
     assert same["perplexity_change_percent"] == 0
@@ -235,7 +236,7 @@ async def test_model_with_code_of_its_own_is_refused(client: Client, project: Pa
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize("kind", in_short(["llama", "qwen2"], "llama"))
 async def test_learned_quantization_runs_on_the_users_rows(method: str, kind: str, client: Client, project: Path):
     await learn(client, project, kind, method)
 

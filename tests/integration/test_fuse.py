@@ -17,7 +17,7 @@ import pytest
 from mcp.client import Client
 
 from tests.gguf_model import as_mlx_weights, known_tensor, read_gguf
-from tests.helpers import call, end_of, refusal, status
+from tests.helpers import call, end_of, in_short, refusal, status
 from tests.integration.test_convert import (
     failure,
     kill_in_mid_write,
@@ -189,7 +189,16 @@ def gguf_base(folder: Path, kind: str, **arguments: Any) -> Path:
 
 @pytest.mark.parametrize(
     ("kind", "dtype", "bits"),
-    [("llama", "float16", None), ("mistral", "bfloat16", None), ("mixtral", "float32", None), ("llama", "float32", 4)],
+    in_short(
+        [
+            ("llama", "float16", None),
+            ("mistral", "bfloat16", None),
+            ("mixtral", "float32", None),
+            ("llama", "float32", 4),
+        ],
+        ("llama", "float16", None),
+        ("llama", "float32", 4),
+    ),
 )
 async def test_gguf_read_by_its_own_reader_is_the_fused_model(
     kind: str, dtype: str, bits: int | None, client: Client, project: Path
@@ -278,6 +287,7 @@ async def test_killed_fusion_leaves_nothing_after_the_next_start(client: Client,
     assert list((project / "models").iterdir()) == []
 
 
+@pytest.mark.slow
 async def test_fusion_waits_in_line(client: Client, project: Path):
     make_adapter(project / "adapter", project / "model")
     first = await call(client, "fuse_adapter", adapter_path="adapter", save_path="one", wait_seconds=0)

@@ -25,7 +25,7 @@ def provenance(project: Path) -> dict[str, Any]:
     return json.loads((project / "adapters/test/provenance.json").read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("amid", "stock"), [(0, False), (11, True)])
+@pytest.mark.parametrize(("amid", "stock"), [(0, False), pytest.param(11, True, marks=pytest.mark.slow)])
 def test_pause_amid_a_validation_is_heard_and_equals_the_uninterrupted_run(project: Path, amid: int, stock: bool):
     """Also in stock's order, whose validation draws random numbers."""
     valid = project / "data/valid.jsonl"
