@@ -68,8 +68,8 @@ def read_memory(request: MemoryRequest) -> MemoryReport:
     """The machine's memory and, if a job is named or running, the job's."""
     facts = machine.collect()
     backend, _ = machine.backend(facts)
-    on_known = facts.get("system") == "Darwin" or backend
-    budget = budgets.read(budgets.backend_name(backend) if on_known else "linux-cpu")
+    fallback = "apple-silicon" if facts.get("system") == "Darwin" else "linux-cpu"
+    budget = budgets.read(budgets.backend_name(backend or fallback))
     found = budget.facts
     available = found.get("gpu_free_bytes" if budget.backend == "linux-cuda" else "available_bytes")
     swapped = found.get("swap_used_bytes")

@@ -124,6 +124,14 @@ def hashes(folder: Path) -> dict[str, str]:
     return found
 
 
+def data_digest(files: dict[str, str]) -> str:
+    """Of train.jsonl and valid.jsonl by their ``hashes``: one figure, to see whether data changed between two runs."""
+    digest = hashlib.sha256()
+    for name in ("train.jsonl", "valid.jsonl"):
+        digest.update(bytes.fromhex(files[name].removeprefix("sha256:")) if name in files else b"-")
+    return digest.hexdigest()
+
+
 def command(options: BaseModel, name: str = "train") -> str:
     """The ``mlx-training`` command of this name with these options; those at their defaults are left out."""
     words = ["mlx-training", name]

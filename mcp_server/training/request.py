@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -115,15 +113,3 @@ def resolve_length(options: TrainingOptions, rows: int | None) -> TrainingOption
     if options.lr_schedule is not None:
         schedule.check_form(options.lr_schedule)
     return options
-
-
-def data_digest(folder: Path) -> str:
-    """A digest of train.jsonl and valid.jsonl, to see whether data changed between two runs."""
-    digest = hashlib.sha256()
-    for name in ("train.jsonl", "valid.jsonl"):
-        try:
-            with (folder / name).open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError:
-            digest.update(b"-")
-    return digest.hexdigest()

@@ -23,7 +23,7 @@ from mcp_server.platform.check import require_platform
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions, short_name
 from mcp_server.training.ranks import check_batch, world_of
-from mcp_server.training.request import TrainingRequest, data_digest, resolve, resolve_length
+from mcp_server.training.request import TrainingRequest, resolve, resolve_length
 from mcp_server.training.resume import Earlier
 
 _DISK_MARGIN_BYTES = 200 * 10**6
@@ -179,7 +179,9 @@ def _changes(earlier: Earlier | None, options: TrainingOptions) -> list[str]:
     if earlier is None:
         return []
     found = earlier.changes(options)
-    if earlier.data_digest is not None and earlier.data_digest != data_digest(Path(options.data)):
+    if earlier.data_digest is not None and earlier.data_digest != artifacts.data_digest(
+        artifacts.hashes(Path(options.data))
+    ):
         found.append(
             f"the data in {options.data} changed since the checkpoint: the run goes on, but not exactly as it would have"
         )

@@ -25,9 +25,9 @@ from mlx_lm.tuner import trainer
 from mlx_lm.tuner.callbacks import TrainingCallback
 
 from mcp_server.jobs.recovery import Recovery
+from mcp_server.training.artifacts import data_digest
 from mcp_server.training.diagnose import remedy
 from mcp_server.training.options import TrainingOptions
-from mcp_server.training.request import data_digest
 from mcp_server.workers import checkpoints
 from mcp_server.workers.batches import Share, make_order
 from mcp_server.workers.guard import skipped_updates
@@ -103,7 +103,6 @@ class TrainingLoop(TrainingCallback):
         self._learning_rate = float("nan")
         self._swap_at_start = psutil.swap_memory().used
         self._validations_without_gain = 0
-        self.data_digest = data_digest(Path(options.data))
         self.data_files: dict[str, str] = {}  # hashes of the files as they were loaded
         self.data_before: dict[str, str] = {}  # of those that were others in the run that this one goes on from
         self._skips_in_a_row = 0
@@ -380,7 +379,7 @@ class TrainingLoop(TrainingCallback):
             "best_val_step": self.best_val_step,
             "validations_without_gain": self._validations_without_gain,
             "options": self._options.model_dump(mode="json"),
-            "data_digest": self.data_digest,
+            "data_digest": data_digest(self.data_files),
             "data_files": self.data_files,
             "data_before": self.data_before,
         }

@@ -87,7 +87,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
         loop.resume(checkpoint)
     else:
         _begin(worker, options, again=bool(lowered.rungs))
-    worker.events.write("data", rows=loop.rows, digest=loop.data_digest)
+    worker.events.write("data", rows=loop.rows, digest=artifacts.data_digest(data_files))
     test = (
         Validation(test_set, options, options.test_batches, ranks.number, ranks.size) if test_set is not None else None
     )

@@ -179,5 +179,5 @@ def writes(call: Call, kind: str, values: dict[str, str]) -> None:
 
 
 def delete_cache(call: Call, by: str) -> None:
-    cache = (call.state.get("HF_HOME") or [paths.hub_home()])[0]
+    cache = (call.state.get("HF_HUB_CACHE") or call.state.get("HF_HOME") or [paths.hub_cache()])[0]
     call.scene.touch("delete", cache, call.state, by).tree = True

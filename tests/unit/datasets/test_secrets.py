@@ -7,7 +7,7 @@ import string
 
 import pytest
 
-from mcp_server.datasets.secrets import find_secrets, redact
+from mcp_server.datasets.secrets import find_secrets, redact, redact_value
 from tests.unit.datasets.conftest import Inspect, Write, chat, good_rows
 
 
@@ -46,6 +46,16 @@ def test_each_kind_is_found_and_removed(kind: str, context: str, secret: str):
     text = f"before\n{context}{secret}\nafter"
     assert find_secrets(text) == [kind]
     assert redact(text) == f"before\n{context}[{kind} removed]\nafter"
+
+
+def test_what_stands_under_a_secrets_name_is_removed_whatever_it_looks_like():
+    told = {
+        "token": "plain-looking",
+        "keys": ["self_attn.q_proj"],
+        "config": {"api_key": "x1", "tokens": 7},
+        "path": "org/data",
+    }
+    assert redact_value(told) == told | {"token": "[removed]", "config": {"api_key": "[removed]", "tokens": 7}}
 
 
 def test_of_many_secrets_in_a_text_nothing_is_left():
