@@ -25,9 +25,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 ALONE = ("cache kept", "fused loss", "command-buffer limits")
 WARM_UP = [
-    ["measures.py", "--shape", "qwen2.5-0.5b", "--type", kind, "--workload", "fixed", "--steps", "2", "--rounds", "1"]
+    ["measures.py", "--shape", "qwen2.5-0.5b", "--type", kind, "--workload", "fixed", "--steps", "2", "--rounds", "1",
+     "--only", "default"]
     for kind in ("4", "16")
-]
+]  # fmt: skip
 
 
 def _tables() -> dict[str, list[str]]:
@@ -53,7 +54,7 @@ def _tables() -> dict[str, list[str]]:
 def _workers() -> dict[str, list[str]]:
     """Jobs through the whole machinery."""
     found: dict[str, list[str]] = {}
-    for size in ("0.5b", "3b"):
+    for size in ("3b", "0.5b"):
         for bits, quantized in (("16", []), ("4", ["--bits", "4"])):
             model, place = ["--shape", f"qwen2.5-{size}", *quantized], f"GPU, {size.upper()} in {bits} bits"
             batch = ["--batch-size", "4", "--tokens", "2048", "--iters", "30", "--rounds", "2"]
@@ -61,7 +62,7 @@ def _workers() -> dict[str, list[str]]:
             found[f"training_overhead@{place}, grad_checkpoint"] = [
                 "training_overhead.py", *model, *batch, "--grad-checkpoint",
             ]  # fmt: skip
-            found[f"planner@{place}"] = ["planner.py", *model, "--seconds", "200"]
+            found[f"planner@{place}"] = ["planner.py", *model, "--steps", "400", "--seconds", "300"]
             pairs = ["--kills", "2", "--max-seq-length", "256", "--pairs", "lora:adam"]
             found[f"exactness@{place}"] = ["exactness.py", *model, "--everything", *pairs]
     return found

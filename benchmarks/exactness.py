@@ -25,6 +25,8 @@ from mcp_server.platform import facts
 from tests.exactness import finish, losses, options, run, run_with_kills, weights
 from tests.tiny import make_tiny_model
 
+SECONDS = 300.0  # the longest that one run may take
+
 
 def measures_of(job: JobFolder) -> dict[str, str]:
     """What the run had on beyond stock, and why."""
@@ -63,10 +65,12 @@ def main() -> None:
             kind, optimizer = pair.split(":")
             arguments = options(kind, optimizer, **more)
             whole = run(**arguments, adapter_path=f"adapters/{kind}-{optimizer}-whole")
-            status = finish(whole, 300)
+            status = finish(whole, SECONDS)
             if status != "completed":
                 raise SystemExit(f"{pair}: {status}: {whole.state().why}")
-            resumed, hits, resumes = run_with_kills(arguments, f"{kind}-{optimizer}-killed", chosen.kills, seed=1)
+            resumed, hits, resumes = run_with_kills(
+                arguments, f"{kind}-{optimizer}-killed", chosen.kills, seed=1, seconds=SECONDS
+            )
             pairs = zip(losses(resumed), losses(whole), strict=True)
             results[pair] = {
                 "kills": hits,

@@ -119,6 +119,11 @@ async def run_case(
         "seconds_per_step": {"probe": probe.seconds_per_step, "run": round(step, 4)},
         "step_time_error": round(probe.seconds_per_step / step - 1, 4),
         "seconds_in_all": {"foretold": round(foretold, 1), "run": round(took, 1)},
+        "seconds_before_steps": {
+            "probe": probe.load_seconds,
+            "one validation": probe.validation_seconds,
+            "run, with the first steps": round(reports[0]["time"] - (state.started or 0), 1),
+        },
         "total_time_error": round(foretold / took - 1, 4),
         "load_average": os.getloadavg()[0],
     }

@@ -135,6 +135,7 @@ def main() -> None:
                 {
                     "speed_ratio": tokens_per_second(mine) / tokens_per_second(theirs),
                     "peak_ratio": mine["peak"] / theirs["peak"],
+                    "peak_gb": [round(one["peak"] / 1e9, 3) for one in (mine, theirs)],
                     "losses_equal": [r[2] for r in mine["reports"]] == [r[2] for r in theirs["reports"]],
                 }
             )
@@ -149,6 +150,7 @@ def main() -> None:
                 "speed_ratio_median": round(statistics.median(speeds), 3),
                 "speed_ratio_min_max": [round(min(speeds), 3), round(max(speeds), 3)],
                 "peak_memory_ratio": round(statistics.median(row["peak_ratio"] for row in rows), 4),
+                "peak_gb_ours_and_stock": [row["peak_gb"] for row in rows],
                 "losses_equal": all(row["losses_equal"] for row in rows),
                 "goal": "speed >= 0.98, peak <= 1.02, losses equal",
             },

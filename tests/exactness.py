@@ -89,16 +89,19 @@ def weights(job: JobFolder) -> bytes:
     return (Path(job.spec().options["adapter_path"]) / "adapters.safetensors").read_bytes()
 
 
-def run_with_kills(chosen: dict[str, Any], name: str, kills: int, seed: int) -> tuple[JobFolder, int, int]:
+def run_with_kills(
+    chosen: dict[str, Any], name: str, kills: int, seed: int, seconds: float = 100
+) -> tuple[JobFolder, int, int]:
     """A run that is killed ``kills`` times at random points and resumed each time: its last job, the kills that hit, and
-    the resumes from a checkpoint (a run killed before its first begins anew, which must be exact too)."""
+    the resumes from a checkpoint (a run killed before its first begins anew, which must be exact too). No part of it may
+    take longer than ``seconds``."""
     dice = random.Random(seed)
     job = run(**chosen, adapter_path=f"adapters/{name}")
     hits = resumes = 0
     for _ in range(kills):
         at = dice.randint(steps(job), chosen["iters"] - 3)
         hit = kill_after(job, at, delay=dice.uniform(0, 0.3), runner_too=dice.random() < 0.4)
-        status = finish(job)
+        status = finish(job, seconds)
         if status == "completed":
             break
         assert hit, f"{job.job_id} {status} without being killed: {job.state().why}"
@@ -107,5 +110,5 @@ def run_with_kills(chosen: dict[str, Any], name: str, kills: int, seed: int) -> 
         resumes += not from_start
         again = chosen | {"adapter_path": f"adapters/{name}", "overwrite": True}
         job = run(**again) if from_start else run(resume=job.job_id)
-    assert finish(job) == "completed", job.state().why
+    assert finish(job, seconds) == "completed", job.state().why
     return job, hits, resumes

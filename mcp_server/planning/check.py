@@ -59,6 +59,7 @@ class Expectation:
             self.machine_key(), grad_checkpoint=options.grad_checkpoint
         )
         self.peak = self.correction.apply(self.parts)
+        self._spread = known.error
         self.error = 0.08 if self.correction.jobs else known.error
         self.origin = known.origin
 
@@ -68,8 +69,12 @@ class Expectation:
         return self.budget.machine_key() + loss + ("" if self._graphs else " no graphs")
 
     def measured(self, peak: int) -> None:
-        """A probe ran this very step: its peak is what is expected, give or take 3 %."""
-        self.peak, self.error = peak, 0.03
+        """A probe ran this very step: its peak is what is expected, give or take 3 %, on CUDA as much as without a probe.
+
+        There a run of the same steps ends its command buffers elsewhere: it needed 0.83 to 1.50 times what its probe had
+        (five runs on H200s, two shapes, 16 and 4 bits).
+        """
+        self.peak, self.error = peak, self._spread if self.budget.backend == "linux-cuda" else 0.03
         self.correction = Correction(source="a probe of this very training", jobs=1)
 
     @property

@@ -6,6 +6,7 @@ had is None. ``$MLX_TRAINING_FACTS`` replaces any of them by name, as it replace
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping
@@ -170,4 +171,7 @@ def _cgroup_limit() -> int | None:
 
 
 def _nvidia() -> dict[str, Any]:
-    return parse_nvidia(_run(("nvidia-smi", "--query-gpu=memory.total,memory.free", "--format=csv,noheader,nounits")))
+    """Of the GPU that MLX takes: the first that CUDA is shown (an index or a UUID, nvidia-smi knows both)."""
+    command = ("nvidia-smi", "--query-gpu=memory.total,memory.free", "--format=csv,noheader,nounits")
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").partition(",")[0].strip()
+    return parse_nvidia(_run((*command, f"--id={chosen}") if chosen else command))

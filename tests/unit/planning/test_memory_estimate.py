@@ -137,6 +137,38 @@ def test_the_cuda_run_that_was_missed_is_within_what_is_said_to_be_likely():
     assert found.peak_gb < 12 and found.likely_to_gb >= 19.4
 
 
+@pytest.mark.parametrize(
+    ("size", "bits", "probe_gb", "run_gb"),
+    [
+        ("0.5b", 4, 5.167, 7.761),
+        ("0.5b", None, 5.392, 5.369),
+        ("3b", 4, 18.758, 18.044),
+        ("3b", None, 17.695, 15.320),
+        ("3b", None, 22.820, 19.010),
+    ],
+)
+def test_what_a_run_on_cuda_needed_is_within_what_its_probe_calls_likely(
+    size: str, bits: int | None, probe_gb: float, run_gb: float
+):
+    """benchmarks/results/planner@GPU*.json: a probe that says 3 % would have been wrong on four of the five."""
+    expected = Expectation(from_config(shapes.CONFIGS[f"qwen2.5-{size}"], bits=bits), options(), 928, _h200(140))
+    expected.measured(round(probe_gb * 1e9))
+    found = expected.view()
+    assert found.peak_gb == pytest.approx(probe_gb, rel=0.01)
+    assert found.likely_from_gb <= run_gb <= found.likely_to_gb
+
+
+def test_a_probe_elsewhere_is_good_to_3_percent():
+    expected = Expectation(
+        from_config(shapes.CONFIGS["qwen2.5-3b"]),
+        options(),
+        928,
+        _h200(140).model_copy(update={"backend": "linux-cpu"}),
+    )
+    expected.measured(20 * 10**9)
+    assert expected.view().likely_to_gb < 20 * 1.03
+
+
 def test_on_cuda_the_fused_loss_without_small_command_buffers_is_not_counted_on():
     """Measured, one H200, a 3B shape: 29.1 GB with it and 31.3 without; with small buffers 12.4."""
     shape = from_config(shapes.CONFIGS["qwen2.5-3b"])

@@ -86,6 +86,26 @@ def test_memory_of_an_nvidia_gpu():
     }
 
 
+@pytest.mark.parametrize(
+    ("shown", "asked"), [(None, ""), ("", ""), ("2,3", "--id=2"), ("GPU-52a9, GPU-3b46", "--id=GPU-52a9")]
+)
+def test_the_gpu_that_is_asked_is_the_first_that_cuda_is_shown(
+    shown: str | None, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    stand_in = tmp_path / "nvidia-smi"
+    stand_in.write_text(
+        f'#!/bin/sh\ncase "$*" in *"nounits {asked}"|*"nounits{asked}") echo "100, 60";; *) exit 6;; esac\n'
+    )
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if shown is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    found = readings.collect({"system": "Linux", "cuda": True})
+    assert (found["gpu_memory_bytes"], found["gpu_free_bytes"]) == (100 * 2**20, 60 * 2**20)
+
+
 @pytest.mark.parametrize("text", ODD)
 def test_odd_output_is_as_none(text: str):
     found: list[Any] = [
