@@ -331,7 +331,7 @@ def main() -> None:
     names = [name for name in known if not asked.only or name in asked.only or name == "stock"]
     record: dict[str, Any] = {
         "benchmark": "measures against stock, interleaved", "backend": backend(),
-        "arguments": {k: v for k, v in vars(asked).items() if k not in ("each", "output", "only")}, "workloads": {},
+        "arguments": {k: v for k, v in vars(asked).items() if k not in ("each", "output")}, "workloads": {},
     }  # fmt: skip
     for workload in ("fixed", "real") if asked.workload == "both" else (asked.workload,):
         runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}

@@ -142,6 +142,7 @@ def main() -> None:
     os.environ.setdefault("MLX_TRAINING_PLATFORMS", "linux-cpu,linux-cuda,apple-silicon")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     found: list[dict[str, Any]] = []
+    asked = vars(arguments).copy()
     cases = CASES if arguments.shape is None else (("qwen2", 0, 0, None, 1200, 512, "good", 150),)
     for number, case in enumerate(cases):
         if arguments.case is not None and number != arguments.case:
@@ -162,6 +163,7 @@ def main() -> None:
             {
                 "machine": platform.platform(),
                 "date": time.strftime("%Y-%m-%d"),
+                "arguments": asked,
                 "compiled": compiled,
                 "cases": found,
             },

@@ -130,9 +130,21 @@ def _taken(found: dict[str, Any]) -> list[str]:
     return words + ([f"{taken['seconds']} s"] if "seconds" in taken else [])
 
 
+def _command(script: str, arguments: dict[str, Any]) -> str:
+    """The command that a script took down as its own ``arguments``, by their names."""
+    words = [script]
+    for name, value in arguments.items():
+        if value is None or value is False:
+            continue
+        given = value if isinstance(value, list) else [] if value is True else [value]
+        words += [f"--{name.replace('_', '-')}", *map(str, given)]
+    return shlex.join(words)
+
+
 def _footer(entry: Measurement, found: dict[str, Any]) -> str:
     """How a section's figures came about."""
-    command = shlex.join(found.get("taken", {}).get("command", entry.command[:1]))
+    taken = found.get("taken", {}).get("command")
+    command = shlex.join(taken) if taken else _command(entry.command[0], found.get("arguments", {}))
     count = found.get("rounds")
     words: list[str] = [found["machine"]] if "taken" not in found and "machine" in found else []
     words += [] if count is None else [f"median of {count} rounds" if count > 1 else "1 round"]
@@ -159,7 +171,8 @@ def _sections(results: Path) -> Iterable[tuple[str, list[rows.Row], str]]:
         words = [found["machine"]] if "machine" in found else []
         title = f"Against stock on {found['backend']}: {size} (`{file.stem}`)"
         figures = "Figure: useful tokens/s against stock; peak memory against stock."
-        yield title, list(rows.measures(found)), f"{figures} {', '.join(words + _taken(found))}"
+        command = _command("benchmarks/measures.py", asked)
+        yield title, list(rows.measures(found)), f"{figures} `{command}` — {', '.join(words + _taken(found))}"
 
 
 def render(results: Path = RESULTS) -> str:

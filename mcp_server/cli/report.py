@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import webbrowser
+from pathlib import Path
 from typing import Any
 
-from mcp_server.jobs import store
-from mcp_server.reports.write import write_report
+from mcp_server.cli.options import add_json, show
+from mcp_server.reports import written
 
 
 def add_commands(commands: Any) -> None:
     report = commands.add_parser("report", help="write a job's report.html as it is now and say where it is")
     report.add_argument("job_id")
     report.add_argument("--open", action="store_true", help="open it in the browser")
+    add_json(report)
     report.set_defaults(run=_report)
     ui = commands.add_parser("ui", help="a local page with all jobs live; only this machine, only reading")
     ui.add_argument("--port", type=int, default=0, help="port on 127.0.0.1 (default: a free one)")
@@ -22,10 +24,10 @@ def add_commands(commands: Any) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    path = write_report(store.get(arguments.job_id))
-    print(path)
+    found = written.write(arguments.job_id)
+    show(found, as_json=arguments.json, text=found.path)
     if arguments.open:
-        webbrowser.open(path.as_uri())
+        webbrowser.open(Path(found.path).as_uri())
     return 0
 
 

@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_server.adapters import listing
 from mcp_server.adapters.listing import AdapterList, AdapterRequest
-from mcp_server.jobs import store
+from mcp_server.reports import written
+from mcp_server.reports.written import ReportWritten
 from mcp_server.tools.tool import make_tool
 
 
@@ -16,13 +17,6 @@ class ReportRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     job_id: str = Field(description="As list_jobs gives it")
-
-
-class ReportWritten(BaseModel):
-    """A page for people."""
-
-    path: str = Field(description="Opens in any browser, without a server")
-    summary: str
 
 
 def list_adapters(request: AdapterRequest) -> AdapterList:
@@ -36,14 +30,7 @@ def list_adapters(request: AdapterRequest) -> AdapterList:
 def make_report(request: ReportRequest) -> ReportWritten:
     """Write a job's report.html as it is now: summary, curves, memory, alerts, benchmark, samples, data, configuration, the
     command that repeats it, in one file for people. Trainings and benchmarks get theirs by themselves when they end."""
-    # Every start of the server would pay for these, and few sessions ask for a report.
-    from mcp_server.reports.facts import collect
-    from mcp_server.reports.words import summary
-    from mcp_server.reports.write import write_report
-
-    folder = store.get(request.job_id)
-    path = write_report(folder)
-    return ReportWritten(path=str(path), summary=summary(collect(folder)))
+    return written.write(request.job_id)
 
 
 TOOLS = [

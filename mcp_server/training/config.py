@@ -74,7 +74,10 @@ def as_yaml(options: TrainingOptions) -> str:
     extra = options.model_dump(mode="json", include=OURS_ALONE, exclude_defaults=True)
     if isinstance(options.lr_schedule, str):
         extra["lr_schedule"] = options.lr_schedule
-    notes = [
-        f"# {key}: {value} (of mlx-training alone; stock mlx-lm has no such option)" for key, value in extra.items()
-    ]
+    alone = "of mlx-training alone; stock mlx-lm has no such option"
+    notes = [f"# {key}: {value} ({alone})" for key, value in extra.items()]
+    if options.buckets:
+        notes.append(
+            "# trained on rows of like length in each batch: stock makes its own batches, so its losses differ"
+        )
     return "\n".join(["# mlx_lm lora --config this-file", *notes, text])
