@@ -37,6 +37,7 @@ def claims() -> list[tuple[str, str]]:
     long, real = default("measures-cuda-3b-16-fixed", "fixed"), default("measures-cuda-3b-16-real", "real")
     small, four = default("measures-cuda-05b-16-real", "real"), default("measures-cuda-05b-4-real", "real")
     ours = kept("peers")["contenders"]["mlx-training"]["speed"]
+    few, more, many = (covered(f"lognormal, {rows} rows") for rows in (20, 40, 100))
     harmless = first["cases"] - first["harmful"]
     return [
         ("README.md", f"{ours:.2f} × on a 2-core CPU"),
@@ -51,11 +52,7 @@ def claims() -> list[tuple[str, str]]:
         ("docs/gate.md", f"{second['cases']} more ({second['cases'] - second['harmful']} harmless)"),
         ("docs/gate.md", latency("unrelated")),
         ("docs/gate.md", latency("parsed")),
-        (
-            "docs/benchmark.md",
-            f"in {covered('lognormal, 20 rows')} of simulated benchmarks of 20 rows, {covered('lognormal, 40 rows')} of 40, "
-            f"{covered('lognormal, 100 rows')} of 100",
-        ),
+        ("docs/benchmark.md", f"in {few} of simulated benchmarks of 20 rows, {more} of 40, {many} of 100"),
         ("benchmarks/README.md", f"slower than stock ({four['speed_ratio']:.2f} ×)"),
     ]
 
