@@ -394,3 +394,7 @@ def test_it_runs_on_python_39(tree: Tree) -> None:
         [old, "-m", "compileall", "-q", "-f", str(PLUGIN / "hooks")], capture_output=True, timeout=60, check=False
     )
     assert compiled.returncode == 0, compiled.stdout
+
+
+def test_an_angle_bracket_that_never_closes_ends_the_reading_and_not_the_memory(tree: Tree) -> None:
+    assert decision(ask_hook(bash("perl -e 'unlink <*.jsonl'", tree), tree.environment())) == "allow"
