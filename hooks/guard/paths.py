@@ -13,6 +13,10 @@ def env(name: str, default: str = "") -> str:
     return _environment.get(name, default)
 
 
+def variables() -> list[tuple[str, str]]:
+    return list(_environment.items())
+
+
 def home() -> str:
     return env("HOME") or "/"
 

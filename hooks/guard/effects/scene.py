@@ -135,6 +135,7 @@ class Scene:
         self.inside: list[tuple[str, str]] = []  # (container tool, MLX work seen in it)
         self.copied: set[str] = set()  # files that it copies before it changes them
         self.stashed: list[str] | None = None  # the paths of a `git stash push` before
+        self.texts: list[str] = []  # what it reads of files that are there now
         self.steps = 0
 
     def step(self, cost: int = 1) -> None:
@@ -175,4 +176,7 @@ class Scene:
         absolute = paths.normal(path, state.cwd)
         if absolute in self.written:
             return self.written[absolute]
-        return paths.read_text(self.origin(absolute))
+        text = paths.read_text(self.origin(absolute))
+        if text and len(self.texts) < 50:
+            self.texts.append(text)
+        return text
