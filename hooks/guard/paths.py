@@ -53,6 +53,17 @@ def parent(path: str) -> str:
     return path.rstrip("/").rpartition("/")[0] or "/"
 
 
+def is_temporary(folder: str) -> bool:
+    """Whether a folder, written with a slash at its end, is one of those in which programs put what nobody keeps."""
+    return folder in (
+        "/tmp/",
+        "/var/tmp/",
+        "/private/tmp/",
+        "/private/var/tmp/",
+        env("TMPDIR", "/tmp").rstrip("/") + "/",
+    )
+
+
 def join(folder: str, name: str) -> str:
     return folder.rstrip("/") + "/" + name
 

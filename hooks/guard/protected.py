@@ -27,6 +27,12 @@ LABELS = {
 }
 
 
+def named(name: str) -> bool:
+    """Whether a file's name alone says what it is."""
+    lowered = name.lower()
+    return lowered in DATA_FILES or lowered == "adapter_config.json" or lowered.endswith(WEIGHTS[:2])
+
+
 class Thing:
     """One protected file or folder that is really there."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from . import paths
 from .effects.scene import Scene
-from .protected import Protected, Thing
+from .protected import Protected, Thing, named
 from .settings import Settings
 from .shell.marks import UNKNOWN
 
@@ -43,10 +43,16 @@ class World:
         if UNKNOWN in path:
             from .shell import globs
 
-            bare = path.lstrip(UNKNOWN)
-            if path.startswith(UNKNOWN):
-                path = self.cwd + bare if bare.startswith("/") and bare.strip("/") else ""
-            candidates = globs.expand(path, "/") if path.strip("/" + UNKNOWN) else []
+            known = path.lstrip(UNKNOWN)
+            head, _, rest = path.partition(UNKNOWN)
+            if not any(c.isalnum() for c in (rest if not head or paths.is_temporary(head) else path)):
+                path = ""  # nothing that is known names anything
+            elif not head:
+                path = paths.join(self.cwd, known) if known[:1] == "/" else ""
+            candidates = globs.expand(path, "/") if path else []
+            if path and not head and touch.op == "delete" and named(paths.base(known)):
+                things = self.protected.below(self.cwd, 200)
+                candidates += [thing.path for thing in things if globs.matches(thing.path, UNKNOWN + known)]
         follow = touch.follow or slash
         out = [paths.real(candidate, follow) for candidate in candidates]
         self._targets[id(touch)] = out

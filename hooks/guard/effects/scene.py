@@ -78,12 +78,17 @@ class Work:
 
 
 class State:
-    """What a shell knows at one point. Subshells get a copy."""
+    """What a shell knows at one point. Subshells get a copy.
 
-    __slots__ = ("aliases", "args", "cwd", "errexit", "functions", "place", "stack", "stopped", "vars")
+    lost: the folder as `cd` named it when that can't be known (it starts with UNKNOWN), else "". `cwd` is then the best
+    guess, the folder where we were, which is read for what is there.
+    """
+
+    __slots__ = ("aliases", "args", "cwd", "errexit", "functions", "lost", "place", "stack", "stopped", "vars")
 
     def __init__(self, cwd: str) -> None:
         self.cwd = cwd
+        self.lost = ""
         self.vars: dict[str, list[str]] = {}
         self.args: list[str] = ["bash"]
         self.functions: dict[str, Script] = {}
@@ -105,6 +110,7 @@ class State:
 
     def copy(self) -> State:
         other = State(self.cwd)
+        other.lost = self.lost
         other.vars = dict(self.vars)
         other.args = self.args
         other.functions = dict(self.functions)
@@ -161,13 +167,20 @@ class Scene:
     def touch(self, op: str, path: str, state: State, by: str) -> Touch:
         """Record a change; the path may be relative and may hold UNKNOWN."""
         self.step()
-        absolute = paths.normal(path, state.cwd) if not path.startswith(UNKNOWN) else path
-        if path.endswith("/") and op != "move":
-            absolute += "/"
-        touch = Touch(op, self.origin(absolute), by, state.cwd)
+        touch = Touch(op, self.place(path, state, path.endswith("/") and op != "move"), by, state.cwd)
         touch.kept = touch.path in self.copied
         self.touches.append(touch)
         return touch
+
+    def place(self, path: str, state: State, slash: bool = False) -> str:
+        """Where a path leads: absolute, or from UNKNOWN on when its folder can't be known."""
+        absolute = path if path.startswith(UNKNOWN) else paths.normal(path, state.cwd)
+        if slash:
+            absolute += "/"
+        found = self.origin(absolute)
+        if state.lost and found == absolute and path[:1] not in ("/", UNKNOWN) and absolute not in self.copied:
+            return state.lost + "/" + (path[2:] if path[:2] == "./" else path)
+        return found
 
     def read(self, path: str, state: State) -> str | None:
         """A file's text as it will be when the command gets there."""

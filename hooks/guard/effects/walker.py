@@ -333,7 +333,7 @@ class Walker:
             path = normal(field, state.cwd)
             append = redirect.op in (">>", "&>>")
             for touch in reversed(self.scene.touches):
-                if touch.path == self.scene.origin(path) and touch.op in ("overwrite", "append"):
+                if touch.path == self.scene.place(field, state) and touch.op in ("overwrite", "append"):
                     touch.text = text
                     break
             if append:
@@ -343,12 +343,20 @@ class Walker:
 
 
 def change_folder(state: State, target: str, made: set[str]) -> bool | None:
-    """cd; the status is None when the folder is not there now (something before may make it)."""
-    if UNKNOWN in target:
-        state.cwd = target if target.startswith((UNKNOWN, "/")) else normal(target, state.cwd)
+    """cd; the status is None when the folder is not there now (something before may make it).
+
+    A folder that can't be known is taken for the one where we are, and the known rest is believed where it is there.
+    """
+    known = target.lstrip(UNKNOWN)
+    if known != target:
+        below = normal("./" + known, state.cwd)
+        if known[:1] == "/" and below != state.cwd and UNKNOWN not in known and is_dir(below):
+            state.cwd, state.lost = below, ""
+        else:
+            state.lost = target
         return True
     path = normal(target, state.cwd)
+    there = UNKNOWN in path or is_dir(path) or any(inside(path, folder) for folder in made)
+    state.lost = state.lost + "/" + target if state.lost and target[:1] != "/" and not there else ""
     state.cwd = path
-    if is_dir(path) or any(inside(path, folder) for folder in made):
-        return True
-    return None
+    return True if there else None

@@ -201,7 +201,11 @@ class Expander:
         for field in fields:
             if not field:
                 continue
-            if has_glob(field) and UNKNOWN not in field:
+            if has_glob(field) and (UNKNOWN in field or self.state.lost or UNKNOWN in self.state.cwd):
+                below = "" if field[0] in ("/", UNKNOWN) else "./"  # what starts with UNKNOWN may lie anywhere
+                out.append(below + plain(globs.unknown(field)))
+                continue
+            if has_glob(field):
                 found = self.globbed(field.replace(EMPTY, ""))
                 if found:
                     out += found
