@@ -82,13 +82,27 @@ class State:
 
     lost: the folder as `cd` named it when that can't be known (it starts with UNKNOWN), else "". `cwd` is then the best
     guess, the folder where we were, which is read for what is there.
+    others: more (cwd, lost) in which it may be, since a `cd` may have been left out or have failed.
     """
 
-    __slots__ = ("aliases", "args", "cwd", "errexit", "functions", "lost", "place", "stack", "stopped", "vars")
+    __slots__ = (
+        "aliases",
+        "args",
+        "cwd",
+        "errexit",
+        "functions",
+        "lost",
+        "others",
+        "place",
+        "stack",
+        "stopped",
+        "vars",
+    )
 
     def __init__(self, cwd: str) -> None:
         self.cwd = cwd
         self.lost = ""
+        self.others: list[tuple[str, str]] = []
         self.vars: dict[str, list[str]] = {}
         self.args: list[str] = ["bash"]
         self.functions: dict[str, Script] = {}

@@ -52,6 +52,60 @@ UNKNOWN_GLOB_ALLOW = [
     ('ls adapters/"$NAME"/* data/$X*.jsonl', SET),
 ]
 
-DENY = UNKNOWN_FOLDER_DENY + UNKNOWN_GLOB_DENY
+CONDITIONS_DENY = [
+    "[ -f done ] && exit 0; rm -rf adapters",
+    "grep -q x README.md && exit 1; rm -rf adapters",
+    "test -d nothing && { echo there; exit 1; }; rm -rf adapters",
+    "f(){ [ -f lock ] && return 0; rm -rf adapters; }; f",
+    "if [ -f lock ]; then exit 1; fi; rm -rf adapters",
+    "cd nobuild && make clean; rm -rf *",
+    "cd nobuild 2>/dev/null && echo in; rm -rf -- *",
+    "cd nobuild || true; rm -rf *",
+    "cd nobuild; rm -rf *",
+    "D=adapters; test -d x && D=build; rm -rf $D",
+    'D=adapters; case $(uname) in Linuxx) D=build;; esac; rm -rf "$D"',
+    "D=adapters; while read l; do D=build; done < nofile; rm -rf $D",
+    "D=adapters; while grep -q x nofile; do D=build; done; rm -rf $D",
+    "D=build; grep -q x nofile || D=adapters; rm -rf $D",
+    "if cd nobuild; then make; fi; rm -rf *",
+    "if grep -q R README.md; then cd docs; fi; rm -rf adapters",
+    "grep -q x nofile && cd docs; rm -rf adapters",
+    "grep -q x nofile && cd docs; (cd . && rm -rf adapters)",
+    "{ grep -q x nofile && cd docs; }; rm -rf adapters",
+    "make nothing && cd docs && ls; rm -rf data",
+    "i=0; while [ $i -lt 3 ]; do rm -rf adapters/my-lora/0000${i}00_adapters.safetensors; i=$((i+1)); done",
+    "grep -q x README.md || rm -rf adapters",
+    "set -e; cd docs && cd ..; rm -rf adapters",
+    "set -e; cd nobuild && make; rm -rf *",
+    "false || false || rm -rf adapters",
+    "ls nofile && echo a || rm -rf adapters",
+]
+CONDITIONS_ALLOW = [
+    "cd nobuild || exit 1; rm -rf *",
+    "cd nobuild || { echo no; exit 1; }; rm -rf *",
+    "set -e; cd nobuild; rm -rf *",
+    "cd nobuild && rm -rf *",
+    "mkdir -p build && cd build; rm -rf *",
+    "cd build && make; rm -rf *",
+    "D=build; test -d x && D=dist; rm -rf $D",
+    "[ -d docs ] || exit 0; rm -rf build",
+    'grep -q x README.md && D=build || D=dist; rm -rf "$D"',
+    "if grep -q x README.md; then cd docs; else cd build; fi; rm -rf *",
+    'case $(uname) in Linux) D=build;; *) D=dist;; esac; D2=$D; rm -rf "$D2"',
+    "exit 0; rm -rf adapters",
+    "i=0; while [ $i -lt 3 ]; do rm -rf build/run$i; i=$((i+1)); done",
+    "true || rm -rf adapters",
+    "false && rm -rf adapters",
+    '[ -n "" ] && rm -rf adapters',
+    "grep -q x nofile && cd docs; mlx_lm.lora --train --model m --data data --adapter-path adapters/new",
+    "while ! curl -sf http://127.0.0.1:9/; do sleep 1; done; rm -rf build",
+    "while true; do sleep 1; exit; done; rm -rf adapters",
+    "cd docs && make; cd ..; rm -rf build",
+    "cd docs && make; cd {root}/build; rm -rf *",
+    "false && cd nobuild; rm -rf build",
+    "until grep -q done README.md; do sleep 1; done",
+]
+
+DENY = UNKNOWN_FOLDER_DENY + UNKNOWN_GLOB_DENY + CONDITIONS_DENY
 ASK: list[object] = []
-ALLOW = UNKNOWN_FOLDER_ALLOW + UNKNOWN_GLOB_ALLOW
+ALLOW = UNKNOWN_FOLDER_ALLOW + UNKNOWN_GLOB_ALLOW + CONDITIONS_ALLOW
