@@ -105,12 +105,14 @@ def size(path: str) -> int:
 
 
 _listings: dict[str, list[str]] = {}
+_entries: dict[str, list[tuple[str, bool]]] = {}
 _real: dict[str, str] = {}
 
 
 def forget() -> None:
     """What was read of the disk holds for one call; the gate forgets it before the next."""
     _listings.clear()
+    _entries.clear()
     _real.clear()
 
 
@@ -123,6 +125,19 @@ def listing(path: str) -> list[str]:
         except (OSError, ValueError):
             found = []
         _listings[path] = found
+    return found
+
+
+def entries(path: str) -> list[tuple[str, bool]]:
+    """(name, whether it is a folder itself, not a link to one) of what lies in a folder: one call, no look at each name."""
+    found = _entries.get(path)
+    if found is None:
+        try:
+            with posix.scandir(path or "/") as rows:
+                found = sorted([(row.name, row.is_dir(follow_symlinks=False)) for row in rows])
+        except (OSError, ValueError):
+            found = []
+        _entries[path] = found
     return found
 
 

@@ -57,7 +57,7 @@ def explain(command: str, cwd: str) -> dict[str, Any]:
     try:
         verdict, world = gate.judge(payload)
     except Exception as error:  # the hook turns any failure into a verdict too
-        verdict, world = gate.failed(command, str(error) or type(error).__name__), None
+        verdict, world = gate.unjudged(command, error), None
     told["decision"] = verdict.word
     told["findings"] = [
         {"rule": each.rule, "seen": _shown(each.seen), "why": each.why, "instead": each.advice}

@@ -8,6 +8,7 @@ from guard.shell.nodes import Limit
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from guard.shell.nodes import Script
@@ -135,6 +136,16 @@ class State:
         return other
 
 
+def common(values: list[str]) -> str:
+    """What values begin and end with, and any text between."""
+    low, high = min(values), max(values)
+    start = next((k for k, (a, b) in enumerate(zip(low, high)) if a != b), min(len(low), len(high)))
+    ends = [value[start:][::-1] for value in values]
+    low, high = min(ends), max(ends)
+    end = next((k for k, (a, b) in enumerate(zip(low, high)) if a != b), min(len(low), len(high)))
+    return values[0][:start] + UNKNOWN + low[:end][::-1]
+
+
 class Scene:
     """Everything found in one command line, and the small world it makes for itself on the way."""
 
@@ -157,11 +168,28 @@ class Scene:
         self.stashed: list[str] | None = None  # the paths of a `git stash push` before
         self.texts: list[str] = []  # what it reads of files that are there now
         self.steps = 0
+        # of the world: whether a path is, or holds, something protected; what is protected below a folder
+        self.weighs: Callable[[str], bool] = lambda path: False
+        self.protected: Callable[[str], list[str]] = lambda folder: []
 
     def step(self, cost: int = 1) -> None:
         self.steps += cost
         if self.steps > MAX_STEPS:
             raise Limit("too many steps")
+
+    def bounded(self, values: list[str], most: int, cwd: str) -> list[str]:
+        """At most so many of what a loop goes over, and what those that are left out have in common."""
+        if len(values) <= most:
+            return values
+        values = self.ordered(values, most, cwd)
+        return [*values[:most], common(values[most:])]
+
+    def ordered(self, values: list[str], most: int, cwd: str) -> list[str]:
+        """The paths among many that are, or hold, something protected come first, since only so many are followed."""
+        if len(values) <= most:
+            return values
+        weighty = dict.fromkeys(value for value in values if self.weighs(paths.normal(value, cwd)))
+        return [*weighty, *[value for value in values if value not in weighty]]
 
     def origin(self, path: str) -> str:
         """Where the thing at `path` lies now, when this command moved, linked or mounted it there."""

@@ -227,7 +227,8 @@ class Walker:
         if stdin is None or UNKNOWN in stdin:
             rows: list[str] = [UNKNOWN]
         else:
-            rows = [row for row in stdin.replace("\0", "\n").split("\n") if row][:MAX_ITERATIONS]
+            rows = [row for row in stdin.replace("\0", "\n").split("\n") if row]
+            rows = self.scene.bounded(rows, MAX_ITERATIONS, state.cwd)
         outs = []
         before = state.copy() if rows == [UNKNOWN] else None
         for row in rows:
@@ -264,7 +265,7 @@ class Walker:
     def walk_for(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         values = state.args[1:] if node.words is None else self.expander(state).fields(node.words)
         outs = []
-        for value in values[:MAX_ITERATIONS]:
+        for value in self.scene.bounded(values, MAX_ITERATIONS, state.cwd):
             state.vars[node.name] = [value]
             outs.append(self.script(node.parts[0], state, stdin, want)[0])
             if state.stopped:

@@ -396,7 +396,7 @@ def xargs(call: Call) -> tuple[str | None, bool | None] | None:
     command = words[k:] or ["echo"]
     items = stdin_items(call, null, "\n" if replace and not delimiter and not null else delimiter)
     if replace:
-        for item in items[:200]:
+        for item in call.scene.bounded(items, 200, call.state.cwd):
             call.run([word.replace(replace, item.strip("\n ")) for word in command], stdin="")
         return None, None
     return call.run([*command, *items], stdin="")
@@ -419,7 +419,7 @@ def parallel(call: Call) -> tuple[str | None, bool | None] | None:
         for item in items[:100]:
             call.shell(item)
         return None, None
-    for item in [item for item in items if item][:100]:
+    for item in call.scene.bounded([item for item in items if item], 100, call.state.cwd):
         text = " ".join(command)
         call.shell(text.replace("{}", item) if "{" in text else text + " " + item)
     return None, None

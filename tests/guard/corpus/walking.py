@@ -106,6 +106,42 @@ CONDITIONS_ALLOW = [
     "until grep -q done README.md; do sleep 1; done",
 ]
 
-DENY = UNKNOWN_FOLDER_DENY + UNKNOWN_GLOB_DENY + CONDITIONS_DENY
+FIND_DENY = [
+    "find data -type f ! \\( -name '*.txt' -o -name '*.md' \\) -delete",
+    "find . -not \\( -path ./.git -prune \\) -name '*.safetensors' -delete",
+    "find . -path ./.git -prune -o -name '*.safetensors' -exec rm {} +",
+    "find . \\( -path ./.git -o -path ./docs \\) -prune -o -type f -name 'adapters*' -print | xargs rm",
+    "find . -name '*.log' -print -o -name '*.safetensors' -delete",
+    "find adapters -exec sh -c 'rm -f \"$1\"' _ {} \\;",
+    "find adapters -type f -exec sh -c 'for f; do rm \"$f\"; done' _ {} +",
+    "find data -type f -not -name '*.csv' -not -name '*.tmp' -exec rm {} \\;",
+    "find . -type f ! -path './docs/*' -a ! -path './.git/*' -delete",
+    ("find \"$DIR\" -name '*.safetensors' -delete", SET),
+    ('find "$DIR/adapters" -type f -delete', SET),
+    ("find adapters/$X -type f -delete", SET),
+    ("(cd \"$REPO\" && find . -name '*.safetensors' -delete)", SET),
+    ("cd adapters/$X && find . -type f -delete", SET),
+    "find . -path ./adapters -prune -o -type f -delete",
+    "find . -user nobody -o -name adapters.safetensors -exec rm {} \\;",
+]
+FIND_ALLOW = [
+    "find . -path ./adapters -prune -o -name __pycache__ -exec rm -rf {} +",
+    "find . -path ./adapters -prune -o -name '*.log' -print | xargs rm -rf",
+    "find data -type f ! \\( -name '*.jsonl' -o -name '*.md' \\) -delete",
+    "find . \\( -name adapters -o -name models -o -name data -o -name runs -o -name fused_model -o -name .git \\) -prune -o -type f -name 'x*' -exec rm {} +",
+    "find . -name '*.pyc' -delete",
+    "find . -type d -name __pycache__ -exec rm -rf {} +",
+    "find . -name '*.safetensors' -exec ls -l {} \\;",
+    "find . -name '*.safetensors' -print -o -name '*.pyc' -delete",
+    ('find "$LOGS" -mtime +30 -delete', SET),
+    ("find \"$DIR\" -name '*.pyc' -delete", SET),
+    ('cd "$LOGS" && find . -type f -mtime +30 -delete', SET),
+    "find adapters -name '*.tmp' -not -newer README.md -delete",
+    "find adapters -maxdepth 0 -type f -delete",
+    "find build -mindepth 1 -delete",
+    "find . -name '*.json' ! -name 'adapter_config.json' ! -name config.json -exec rm {} \\;",
+]
+
+DENY = UNKNOWN_FOLDER_DENY + UNKNOWN_GLOB_DENY + CONDITIONS_DENY + FIND_DENY
 ASK: list[object] = []
-ALLOW = UNKNOWN_FOLDER_ALLOW + UNKNOWN_GLOB_ALLOW + CONDITIONS_ALLOW
+ALLOW = UNKNOWN_FOLDER_ALLOW + UNKNOWN_GLOB_ALLOW + CONDITIONS_ALLOW + FIND_ALLOW
