@@ -142,6 +142,52 @@ FIND_ALLOW = [
     "find . -name '*.json' ! -name 'adapter_config.json' ! -name config.json -exec rm {} \\;",
 ]
 
-DENY = UNKNOWN_FOLDER_DENY + UNKNOWN_GLOB_DENY + CONDITIONS_DENY + FIND_DENY
+PIPES_DENY = [
+    "find runs -name '*.safetensors' -print0 | xargs -0I % sh -c 'rm %'",
+    "find runs -name '*.safetensors' -print0 | xargs -0 -I % sh -c 'rm %'",
+    "ls runs | xargs -rI{} rm -rf runs/{}",
+    "ls runs | xargs -P4 -n1 -I{} rm -rf runs/{}",
+    "ls -d runs/* | xargs -rn1 rm -rf",
+    "xargs -ra files.txt rm -rf",
+    "xargs --arg-file files.txt -t rm -rf",
+    "ls -d runs/* | xargs --max-args 1 rm -rf",
+    "printf 'adapters,models' | xargs -rd, rm -rf",
+    "ls runs/exp-1/*.safetensors | grep -v best | xargs rm",
+    "find runs -name '*.safetensors' | sort | sed '$d;1q' | xargs rm",
+    "ls -d runs/* models/* | sort -r | sed 1d | xargs rm -rf",
+    "ls -d adapters/* | grep -vF best | xargs -n 1 rm -rf",
+    "echo adapters | sed 's/.*/rm -rf &/' | sh",
+    "sed -n 's/^/rm -rf /p' files.txt | sh",
+    "printf 'x\\nadapters\\n' | sed -e 's/^/rm -rf /' -e 's/x/y/' | sh",
+    "awk '{system(\"rm -rf \" $1)}' files.txt",
+    'awk \'{system("rm -rf " $1 "/my-lora")}\' files.txt',
+    "awk '/ada/ {print $1}' files.txt | xargs rm -rf",
+    "find runs -name '*.safetensors' | cut -d/ -f1 | sort -u | xargs rm -rf",
+    "echo 1:adapters | awk -F: '{print $2}' | xargs rm -rf",
+    "echo x adapters | awk '{print $NF}' | xargs rm -rf",
+    ("find runs -name '*.safetensors' -print0 | xargs -0 -J % rm %", SET),
+    ("parallel rm -rf {1} ::: adapters", SET),
+    ("parallel -j2 rm -rf {} ::: adapters build", SET),
+]
+PIPES_ALLOW = [
+    "ls -d adapters build | grep -v adapters | xargs rm -rf",
+    "ls build | xargs -rI{} rm -rf build/{}",
+    "find . -name '*.pyc' -print0 | xargs -0rn10 rm -f",
+    "git status --porcelain | cut -c4- | xargs ls -d",
+    "{ echo 'rm -rf'; echo adapters; } | xargs",
+    "echo adapters | sed 's/.*/rm -rf &/'",
+    ("ls build | parallel rm -rf build/{}", SET),
+    "echo build/adapters | cut -d/ -f1 | xargs rm -rf",
+    "ls docs | sed 's/$/.bak/' | xargs -I% rm -rf docs/%",
+    "awk '{system(\"ls \" $1)}' files.txt",
+    "printf 'build\\ndist\\n' | sed 's/d/D/' | xargs -n1 echo rm -rf",
+    "seq 3 | xargs -P 2 -I{} echo adapters {}",
+    "echo aXadaptersXb | sed 's/X/ /' | xargs rm -rf",
+    "ls adapters | xargs -I{} -n1 echo {}",
+    "awk -F, '{print $1}' data/raw.csv | sort | uniq -c",
+    "ls -d adapters/* | sed -n '$p' | xargs ls",
+]
+
+DENY = UNKNOWN_FOLDER_DENY + UNKNOWN_GLOB_DENY + CONDITIONS_DENY + FIND_DENY + PIPES_DENY
 ASK: list[object] = []
-ALLOW = UNKNOWN_FOLDER_ALLOW + UNKNOWN_GLOB_ALLOW + CONDITIONS_ALLOW + FIND_ALLOW
+ALLOW = UNKNOWN_FOLDER_ALLOW + UNKNOWN_GLOB_ALLOW + CONDITIONS_ALLOW + FIND_ALLOW + PIPES_ALLOW
