@@ -229,10 +229,13 @@ class Walker:
         else:
             rows = [row for row in stdin.replace("\0", "\n").split("\n") if row]
             rows = self.scene.bounded(rows, MAX_ITERATIONS, state.cwd)
+        first = condition.items[0].commands[0]
+        given = [word for name, _, word in first.assigns if name == "IFS"] if type(first) is Simple else []
+        separators = self.expander(state).text(given[0]) if given else (state.get("IFS") or [" "])[0]
         outs = []
         before = state.copy() if rows == [UNKNOWN] else None
         for row in rows:
-            values = row.split(None, len(names) - 1) if len(names) > 1 else [row.strip()]
+            values = expand.fields_of(row, separators, len(names)) if len(names) > 1 else [row.strip()]
             for number, name in enumerate(names):
                 state.vars[name] = [UNKNOWN if row == UNKNOWN else values[number] if number < len(values) else ""]
             outs.append(self.script(body, state, None, want)[0])

@@ -188,6 +188,33 @@ PIPES_ALLOW = [
     "ls -d adapters/* | sed -n '$p' | xargs ls",
 ]
 
-DENY = UNKNOWN_FOLDER_DENY + UNKNOWN_GLOB_DENY + CONDITIONS_DENY + FIND_DENY + PIPES_DENY
+PARAMETERS_DENY = [
+    ': "${OUT_DIR:=adapters}"; rm -rf "$OUT_DIR"',
+    ": ${OUT_DIR=adapters}; rm -rf $OUT_DIR",
+    'rm -rf "${OUT_DIR:=adapters}/my-lora"',
+    'clean() { rm -rf "${@:2}"; }; clean keep adapters',
+    'a=(build adapters); rm -rf "${a[@]:1}"',
+    'set -- a b adapters c; rm -rf "${@:3:1}"',
+    "a=(x adapters y); rm -rf ${a[*]:1:1}",
+    "printf 'x,adapters/my-lora/adapters.safetensors\\n' | while IFS=, read -r n p; do rm -f \"$p\"; done",
+    "IFS=: read -r a b <<< x:adapters; rm -rf $b",
+    'while IFS= read -r p; do rm -rf "$p"; done < files.txt',
+    "IFS=,; read -r a b <<< 'build,adapters'; rm -rf \"$b\"",
+    'p=adaptersXX; rm -rf "${p:0:8}"',
+]
+PARAMETERS_ALLOW = [
+    'X=build; : "${X:=adapters}"; rm -rf "$X"',
+    'clean() { rm -rf "${@:2}"; }; clean adapters build',
+    'a=(adapters build); rm -rf "${a[@]:1}"',
+    'set -- adapters; shift; rm -rf "${@:1}" build',
+    "printf 'adapters,build\\n' | while IFS=, read -r n p; do rm -rf \"$p\"; done",
+    "IFS=: read -r a b <<< adapters:build; rm -rf $b",
+    'rm -rf "${X:-build}"',
+    'a=(adapters build dist); rm -rf "${a[@]: -2}"',
+    "while read -r a b; do echo $a; done < README.md",
+    'echo "${@:1}"',
+]
+
+DENY = UNKNOWN_FOLDER_DENY + UNKNOWN_GLOB_DENY + CONDITIONS_DENY + FIND_DENY + PIPES_DENY + PARAMETERS_DENY
 ASK: list[object] = []
-ALLOW = UNKNOWN_FOLDER_ALLOW + UNKNOWN_GLOB_ALLOW + CONDITIONS_ALLOW + FIND_ALLOW + PIPES_ALLOW
+ALLOW = UNKNOWN_FOLDER_ALLOW + UNKNOWN_GLOB_ALLOW + CONDITIONS_ALLOW + FIND_ALLOW + PIPES_ALLOW + PARAMETERS_ALLOW
