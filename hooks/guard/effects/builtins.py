@@ -92,7 +92,7 @@ def folder(call: Call, name: str) -> tuple[str | None, bool | None]:
     before = state.cwd
     if name == "popd":
         if state.stack:
-            state.cwd, state.lost = state.stack.pop(), ""
+            state.cwd = state.stack.pop()
         return TRUE
     if operands == ["-"]:
         target = (state.vars.get("OLDPWD") or [call.scene.cwd])[0]

@@ -78,6 +78,10 @@ class Work:
         self.options = options
 
 
+class Either(list):  # pyright: ignore[reportMissingTypeArgument]
+    """The values of which a variable has one: it is not known which, since a condition before wasn't."""
+
+
 class State:
     """What a shell knows at one point. Subshells get a copy.
 
@@ -87,9 +91,9 @@ class State:
     """
 
     __slots__ = (
+        "_cwd",
         "aliases",
         "args",
-        "cwd",
         "errexit",
         "functions",
         "lost",
@@ -101,7 +105,7 @@ class State:
     )
 
     def __init__(self, cwd: str) -> None:
-        self.cwd = cwd
+        self._cwd = cwd
         self.lost = ""
         self.others: list[tuple[str, str]] = []
         self.vars: dict[str, list[str]] = {}
@@ -112,6 +116,15 @@ class State:
         self.place = ""
         self.errexit = False
         self.stopped = False
+
+    @property
+    def cwd(self) -> str:
+        return self._cwd
+
+    @cwd.setter
+    def cwd(self, folder: str) -> None:
+        self._cwd = folder
+        self.lost = ""
 
     def get(self, name: str) -> list[str] | None:
         """A variable's values: our own, else the environment's; None when nothing is known."""

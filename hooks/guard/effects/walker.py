@@ -9,11 +9,11 @@ from __future__ import annotations
 from guard.paths import inside, is_dir, normal
 from guard.shell import expand, globs
 from guard.shell.marks import STAR, UNKNOWN, plain
-from guard.shell.nodes import Limit, Script, Simple
+from guard.shell.nodes import VAR, Limit, Script, Simple
 from guard.shell.reader import parse
 
 from . import commands
-from .scene import Scene, State
+from .scene import MAX_STEPS, Either, Scene, State
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_NESTING = 24
 MAX_ITERATIONS = 300
+MAX_VALUES = 6  # of one variable, for each of which a command is walked
 MAX_FORKS = 3  # walks within walks of what follows, for another folder or a second time around
 
 
@@ -79,6 +80,7 @@ class Walker:
 
     def again(self, script: Script, state: State, stdin: str | None) -> None:
         """Walk what was walked before, in another state: its effects count, but it starts no second training."""
+        self.scene.step(MAX_STEPS // 100)
         works = len(self.scene.works)
         self.forks += 1
         self.script(script, state, stdin, False)
@@ -100,10 +102,12 @@ class Walker:
             joint, before = before, item.sep
             if here is None or here.stopped:
                 continue
-            place = here.cwd, here.lost
+            place, others = (here.cwd, here.lost), here.others
             text, status = self.pipeline(item, here, stdin, want)
             if want:
                 out = None if text is None or out is None else [*out, text]
+            for other in here.others if item.sep == "&&" and here.others is not others else ():
+                self.elsewhere(Script(items[number + 1 :]), here, other)
             done = None if status is False else here
             failed = here if status is False else None
             last = number == len(items) - 1
@@ -197,10 +201,11 @@ class Walker:
             return
         state.stopped = False
         for name in {name for branch in going for name in branch.vars}:
-            values: list[str] = []
-            for branch in going:
-                values += [value for value in branch.get(name) or [] if value not in values]
-            state.vars[name] = values
+            given = [values for branch in going if (values := branch.get(name))]
+            if all(values == given[0] for values in given):
+                state.vars[name] = given[0] if given else []
+            else:
+                state.vars[name] = Either(dict.fromkeys(value for values in given for value in values))
         for branch in going:
             state.functions.update(branch.functions)
         places = [(branch.cwd, branch.lost) for branch in going]
@@ -329,6 +334,9 @@ class Walker:
 
     def simple(self, node: Simple, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         self.scene.step()
+        name = self.undecided(node, state)
+        if name:
+            return self.each(name, node, state, stdin, want)
         expander = self.expander(state)
         env = {}
         for name, append, word in node.assigns:
@@ -362,6 +370,35 @@ class Walker:
             self.content(writes, result[0], state)
             return "", result[1]
         return result
+
+    def undecided(self, node: Simple, state: State) -> str:
+        """A variable in the command of which it is not known which of several values it has; empty when there is none."""
+        for word in [*node.words, *[word for _, _, word in node.assigns], *[each.target for each in node.redirects]]:
+            for part in word.parts:
+                if part[0] == VAR and type(state.vars.get(part[1])) is Either:
+                    return part[1]
+        return ""
+
+    def each(
+        self, name: str, node: Simple, state: State, stdin: str | None, want: bool
+    ) -> tuple[str | None, bool | None]:
+        """Walk a command once for each value that a variable may have."""
+        branches = []
+        outs = []
+        statuses = []
+        works = -1
+        for value in state.vars[name][:MAX_VALUES]:
+            branch = state.copy()
+            branch.vars[name] = [value]
+            out, status = self.simple(node, branch, stdin, want)
+            branches.append(branch)
+            outs.append(out)
+            statuses.append(status)
+            works = len(self.scene.works) if works < 0 else works
+        del self.scene.works[works:]  # it is one command
+        self.merge(state, branches)
+        same = all(status is statuses[0] for status in statuses)
+        return outs[0] if outs.count(outs[0]) == len(outs) else None, statuses[0] if same else None
 
     def elements(self, name: str, fields: list[str], state: State) -> list[str]:
         """The values of an array; `[key]=value` is also known by its key."""
@@ -429,12 +466,13 @@ def change_folder(state: State, target: str, made: set[str]) -> bool | None:
     if known != target:
         below = normal("./" + known, state.cwd)
         if known[:1] == "/" and below != state.cwd and UNKNOWN not in known and is_dir(below):
-            state.cwd, state.lost = below, ""
+            state.cwd = below
         else:
             state.lost = target
         return True
     path = normal(target, state.cwd)
     there = UNKNOWN in path or is_dir(path) or any(inside(path, folder) for folder in made)
-    state.lost = state.lost + "/" + target if state.lost and target[:1] != "/" and not there else ""
+    lost = state.lost + "/" + target if state.lost and target[:1] != "/" and not there else ""
     state.cwd = path
+    state.lost = lost
     return True if there else None

@@ -215,6 +215,34 @@ PARAMETERS_ALLOW = [
     'echo "${@:1}"',
 ]
 
-DENY = UNKNOWN_FOLDER_DENY + UNKNOWN_GLOB_DENY + CONDITIONS_DENY + FIND_DENY + PIPES_DENY + PARAMETERS_DENY
+EITHER_DENY = [
+    'test -d nothing && D=build || D=adapters; rm -rf "$D/my-lora"',
+    'D=build; grep -q x nofile && D=adapters; T=$D/my-lora; rm -rf "$T"',
+    'D=adapters; test -d x && D=build; rm -rf "$D"/*',
+    "test -x nopython && PY=nopython || PY=python3; $PY wipe.py",
+    "D=adapters; if grep -q x nofile; then D=build; fi; cd $D && rm -rf my-lora",
+    'F=x.txt; grep -q x nofile && F=data/train.jsonl; echo hi > "$F"',
+    'if grep -q x nofile; then A=adapters B=x; else A=models B=my-lora; fi; rm -rf "$A/$B"',
+]
+EITHER_ALLOW = [
+    'D=build; grep -q x nofile && D=dist; rm -rf "$D"/adapters',
+    "test -x nopython && PY=nopython || PY=python3; $PY harmless.py",
+    'D=build; grep -q x nofile && D=dist; mkdir -p "$D/x"; cd "$D/x" && rm -rf *',
+    "if grep -q x nofile; then A=docs; else A=build; fi; rm -rf $A/adapters",
+    "A=adapters/n1; grep -q x nofile && A=adapters/n2; mlx_lm.lora --train --model m --data data --adapter-path $A",
+    'a=(build dist); grep -q x nofile && b=1; rm -rf "${a[@]}"',
+]
+
+DENY = (
+    UNKNOWN_FOLDER_DENY + UNKNOWN_GLOB_DENY + CONDITIONS_DENY + FIND_DENY + PIPES_DENY + PARAMETERS_DENY + EITHER_DENY
+)
 ASK: list[object] = []
-ALLOW = UNKNOWN_FOLDER_ALLOW + UNKNOWN_GLOB_ALLOW + CONDITIONS_ALLOW + FIND_ALLOW + PIPES_ALLOW + PARAMETERS_ALLOW
+ALLOW = (
+    UNKNOWN_FOLDER_ALLOW
+    + UNKNOWN_GLOB_ALLOW
+    + CONDITIONS_ALLOW
+    + FIND_ALLOW
+    + PIPES_ALLOW
+    + PARAMETERS_ALLOW
+    + EITHER_ALLOW
+)
