@@ -68,7 +68,7 @@ def test_a_deletion_too_wide_to_be_searched_is_asked_about_whatever_it_is_called
     protected = hooks / "guard/protected.py"
     protected.write_text(protected.read_text().replace("MAX_LOOKED = 200_000", "MAX_LOOKED = 2_000"))
     search = hooks / "guard/effects/search.py"
-    search.write_text(search.read_text().replace("MAX_VISITS = 30_000", "MAX_VISITS = 300"))
+    search.write_text(search.read_text().replace("MAX_VISITS = 20_000", "MAX_VISITS = 300"))
     for command in ("rm -rf plain", "find plain -type f -delete", "find plain -name '*.jpg' -exec rm {} +"):
         done = run_in(hooks, bash(command, tree), tree)
         assert decision(done) == "ask"

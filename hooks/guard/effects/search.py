@@ -14,7 +14,7 @@ TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
     from typing import Any
 
-MAX_VISITS = 30_000
+MAX_VISITS = 20_000
 MAX_RUNS = 150  # of one command, for each of the paths found
 MAX_FOUND = 1000  # paths given to one command
 NAMING = frozenset(("-name", "-iname", "-path", "-ipath", "-wholename", "-iwholename", "-regex", "-iregex"))
@@ -42,6 +42,8 @@ def find(call: Call) -> tuple[str | None, bool | None]:
         roots.append(words[0])
         words = words[1:]
     expression = Expression(words)
+    if not call.want and all(action.reads for action in expression.actions):
+        return None, None
     for root in roots or ["."]:
         visit(call, root, expression)
     printed: list[str] = []
@@ -193,9 +195,10 @@ def visit(call: Call, root: str, expression: Expression) -> None:
 def walk(call: Call, root: str, start: str, expression: Expression) -> None:
     if not paths.exists(start):
         return
+    most = MAX_VISITS // 6 if all(action.reads for action in expression.actions) else MAX_VISITS
     todo = [("", 0, paths.is_dir(start))]
     for visits, (below, depth, is_folder) in enumerate(todo):
-        if visits > MAX_VISITS:
+        if visits > most:
             widely(call, root, start, expression)
             break
         if visits % 8 == 0:
@@ -214,11 +217,15 @@ def walk(call: Call, root: str, start: str, expression: Expression) -> None:
 
 
 def widely(call: Call, root: str, start: str, expression: Expression) -> None:
-    """Too much to visit: what is protected there, and the folders that hold it."""
+    """Too much to visit: what is protected there, and the folders that hold it. What only prints is worth the project alone."""
+    reads = all(action.reads for action in expression.actions)
+    home = call.scene.cwd
+    if reads and not paths.inside(start, home) and not paths.inside(home, start):
+        return
     try:
-        things = call.scene.protected(start)
+        things = call.scene.protected(home if reads and paths.inside(home, start) else start)
     except Wide:
-        if all(action.reads for action in expression.actions):
+        if reads:
             return
         raise
     places = []
