@@ -233,16 +233,59 @@ EITHER_ALLOW = [
     'a=(build dist); grep -q x nofile && b=1; rm -rf "${a[@]}"',
 ]
 
-DENY = (
-    UNKNOWN_FOLDER_DENY + UNKNOWN_GLOB_DENY + CONDITIONS_DENY + FIND_DENY + PIPES_DENY + PARAMETERS_DENY + EITHER_DENY
-)
+GUESSED_DENY = [
+    ("cd $X && git checkout -- data/train.jsonl", SET),
+    ('cd "$(git rev-parse --show-toplevel)" && git checkout -- data/train.jsonl', SET),
+    ('(cd "$(git rev-parse --show-toplevel)"; rm -rf adapters)', SET),
+    ("X=$(git rev-parse --show-toplevel); rm -rf $X/adapters", SET),
+    ('cd docs && cd "$(git rev-parse --show-toplevel)" && rm -rf adapters', SET),
+    ("git -C docs rev-parse --show-toplevel | xargs -I{} rm -rf {}/adapters", SET),
+    ("cd $R/models && rm -rf Qwen*", SET),
+    ("pushd $R && rm -rf models", SET),
+    ("cd ${R:-.} && rm -rf adapters", SET),
+    ('bash -c \'cd "$1" && rm -rf adapters\' _ "$REPO"', SET),
+    ("cd \"$R\" && bash -c 'rm -rf adapters'", SET),
+    ('cd "$R" && ./cleanup.sh', SET),
+    ('cd "$R" && bash cleanup.sh', SET),
+    ('cd "$R" && mv adapters old && rm -rf old', SET),
+    ('cd "$R" && ln -s adapters z && rm -rf z/*', SET),
+    ("cd $R && rsync -a --delete empty/ adapters/", SET),
+    ('cd "$R" && tar czf a.tgz adapters && rm -rf adapters', SET),
+    ('cd "$R" && sed -i.bak s/a/b/ README.md && truncate -s 0 data/train.jsonl', SET),
+]
+GUESSED_ALLOW = [
+    ("cd $X && git checkout -- README.md", SET),
+    ('cd "$R" && make', SET),
+    ('cd "$R" && bash harmless.sh', SET),
+    ("cd $R && git clean -fd docs", SET),
+    ('cd "$R" && ls | xargs echo', SET),
+    ('cd "$R"/nothere && rm -rf adapters', SET),
+    ('cd "$R" && cd docs && rm -rf adapters data', SET),
+    ('cd "$R" && docker run --rm -w /app img rm -rf adapters', SET),
+    ('cd "$R" && cd /tmp && rm -rf adapters', SET),
+    ('cd "$R"; cd {root}/docs; rm -rf adapters', SET),
+    ("cd \"$R\" && python -c \"import os, shutil; os.chdir('/tmp'); shutil.rmtree('adapters')\"", SET),
+    ('cd "$R" && mkdir -p out/adapters && rm -rf out/adapters', SET),
+]
+
+DENY = [
+    *UNKNOWN_FOLDER_DENY,
+    *GUESSED_DENY,
+    *UNKNOWN_GLOB_DENY,
+    *CONDITIONS_DENY,
+    *EITHER_DENY,
+    *FIND_DENY,
+    *PIPES_DENY,
+    *PARAMETERS_DENY,
+]
 ASK: list[object] = []
-ALLOW = (
-    UNKNOWN_FOLDER_ALLOW
-    + UNKNOWN_GLOB_ALLOW
-    + CONDITIONS_ALLOW
-    + FIND_ALLOW
-    + PIPES_ALLOW
-    + PARAMETERS_ALLOW
-    + EITHER_ALLOW
-)
+ALLOW = [
+    *UNKNOWN_FOLDER_ALLOW,
+    *GUESSED_ALLOW,
+    *UNKNOWN_GLOB_ALLOW,
+    *CONDITIONS_ALLOW,
+    *EITHER_ALLOW,
+    *FIND_ALLOW,
+    *PIPES_ALLOW,
+    *PARAMETERS_ALLOW,
+]
