@@ -63,7 +63,7 @@ def test_a_call_that_takes_too_long_or_needs_too_wide_a_search_refuses(tree: Tre
     assert "longer than 1 s" in reason(done)
     hooks = copy_of_hooks(tmp_path / "wide")
     protected = hooks / "guard/protected.py"
-    protected.write_text(protected.read_text().replace("MAX_LOOKED = 16_000", "MAX_LOOKED = 4"))
+    protected.write_text(protected.read_text().replace("MAX_LOOKED = 200_000", "MAX_LOOKED = 4"))
     done = run_in(hooks, bash("rm -rf adapters", tree), tree)
     assert decision(done) == "deny"
     assert "too many folders" in reason(done)
