@@ -161,7 +161,7 @@ def _next_step(findings: Collector, report: TokenReport | None, request: Inspect
         hf_dataset = "" if request.hf_dataset is None else "hf_dataset=<the same>, "
         return (
             "correct the errors (file and line are given), or write a clean copy with prepare_dataset("
-            f"source={request.data!r}, {hf_dataset}output=<new folder>), which drops bad and repeated rows and splits anew"
+            f"source={request.data!r}, {hf_dataset}output=<new folder>), which drops bad, repeated and leaked rows"
         )
     if report is None:
         return "call again with model=... to see token lengths and one row as the model sees it"

@@ -27,8 +27,9 @@ class PrepareRequest(HubData):
     )
     format: OutputFormat = Field(default="auto", description="auto: chat, or text where the source is plain text")
     system: str | None = Field(default=None, description="System message for rows without one")
-    valid: Share = Field(default=0.1, description="Share of rows for valid.jsonl")
-    test: Share = Field(default=0.1, description="Share of rows for test.jsonl")
+    valid: Share = Field(default=0.1, description="Share of rows for valid.jsonl, where the source has no such split")
+    test: Share = Field(default=0.1, description="Share of rows for test.jsonl, where the source has no such split")
+    resplit: bool = Field(default=False, description="Draw all splits anew, whatever the source's files are named")
     seed: int = Field(default=0, ge=0, description="Seed of split and order; same source and seed, same files")
     near_duplicates: Literal["together", "drop", "ignore"] = Field(
         default="together",
@@ -73,6 +74,7 @@ class PrepareReport(BaseModel):
     output: str
     format: str
     rows: dict[str, int] = Field(description="Rows by file written")
+    kept: list[str] = Field(description="Splits as the source has them; the others were drawn")
     read: dict[str, int] = Field(description="Rows by file read, the first 20")
     files_read: int
     ignored_files: list[str] = Field(description="Files of the source folder that were not read, the first 10")

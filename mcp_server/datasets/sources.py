@@ -17,6 +17,7 @@ from mcp_server import launch
 from mcp_server.datasets.layouts import Unusable
 from mcp_server.datasets.rows import parse_line
 from mcp_server.datasets.scan import decode_line, read_lines
+from mcp_server.datasets.split import NAMES, split_named
 from mcp_server.errors import DataError
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -63,6 +64,24 @@ def find_files(source: Path) -> tuple[list[Path], list[Path]]:
         raise DataError(f"source {source} holds no data (found {names}); known are {', '.join(TABLES + TEXT_FILES)}")
     taken = set(chosen)
     return chosen, [path for path in found if path not in taken]
+
+
+def splits_of(files: list[Path], source: Path) -> dict[Path, str]:
+    """The split that each file of a folder belongs to by its name, or by that of the folder that it lies in."""
+    if source.is_file():
+        return {}
+    found = {path: split for path in files if (split := _split_of(path.relative_to(source)))}
+    if "train" in found.values():
+        return found
+    # With none named train, names may be about something else: speed-test.csv, dev/install.md.
+    return {
+        path: split for path, split in found.items() if path.stem.lower() in NAMES and path.suffix.lower() in TABLES
+    }
+
+
+def _split_of(path: Path) -> str | None:
+    folders = (split_named(name) for name in reversed(path.parent.parts))
+    return split_named(path.stem) or next(filter(None, folders), None)
 
 
 def read_file(path: Path, *, chunk_characters: int) -> Iterator[Record]:
