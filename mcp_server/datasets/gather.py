@@ -22,6 +22,7 @@ from mcp_server.datasets.text import content_characters, said_text, training_tex
 from mcp_server.datasets.watch import Watch
 
 _EXAMPLES = 3
+_COLUMNS = 8  # unused ones that are named
 
 
 class Gathered:
@@ -120,10 +121,11 @@ def gather(request: PrepareRequest, files: list[Path], splits: dict[Path, str], 
                 gathered.read[path] += 1
                 if not gathered.read[path] & 0xFF:
                     watch.tick(done, total, f"reading {path.name}: {gathered.read[path]:,} rows")
-                pass_.take(record, rank_of(splits.get(path)), out)
+                split = None if request.resplit else record.split or splits.get(path)
+                pass_.take(record, rank_of(split), out)
             done += size
             watch.tick(done, total, f"read {path.name}")
-    gathered.warnings += pass_.secret_warnings()
+    gathered.warnings += [*pass_.secret_warnings(), *pass_.unused_columns()]
     return gathered
 
 
@@ -194,6 +196,13 @@ class _Pass:
             raise Unusable(
                 "too-long", f"has {characters:,} characters, more than max_characters={self._request.max_characters:,}"
             )
+
+    def unused_columns(self) -> list[str]:
+        """What the rows held and those written do not."""
+        unused = [f"{redact(name)[:60]} ({rows:,} rows)" for name, rows in self._layouts.unused.most_common(_COLUMNS)]
+        more = len(self._layouts.unused) - len(unused)
+        listed = ", ".join(unused) + (f" and {more:,} more" if more else "")
+        return [f"columns not used: {listed}; name with mapping what belongs into the rows"] if unused else []
 
     def secret_warnings(self) -> list[str]:
         return [

@@ -10,7 +10,7 @@ from mcp_server.datasets.hub import HubData
 
 OutputFormat = Literal["auto", "chat", "completions", "text"]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-COLUMNS = ("messages", "prompt", "completion", "system", "input", "text", "tools")
+COLUMNS = ("messages", "prompt", "completion", "system", "input", "text", "tools", "history")
 
 
 class PrepareRequest(HubData):
@@ -23,7 +23,7 @@ class PrepareRequest(HubData):
     mapping: dict[str, str] = Field(
         default_factory=dict,
         description='Columns with other names: {"prompt": "Frage", "completion": "Antwort"}; also messages, system, input, '
-        "text, tools",
+        "text, tools, history",
     )
     format: OutputFormat = Field(default="auto", description="auto: chat, or text where the source is plain text")
     system: str | None = Field(default=None, description="System message for rows without one")

@@ -17,7 +17,7 @@ from mcp_server import launch
 from mcp_server.datasets.layouts import Unusable
 from mcp_server.datasets.rows import parse_line
 from mcp_server.datasets.scan import decode_line, read_lines
-from mcp_server.datasets.split import NAMES, split_named
+from mcp_server.datasets.split import NAMES, rank_of, split_named
 from mcp_server.errors import DataError
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -26,7 +26,7 @@ TEXT_FILES = (".txt", ".md")
 _NOT_DATA = ("preparation.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _CHUNK = 1 << 20
 _MAX_ITEM_CHARACTERS = 64 << 20
-_CONTAINERS = ("data", "train", "rows", "examples", "conversations", "items")
+_CONTAINERS = ("data", "rows", "examples", "conversations", "items")
 
 
 class Record(NamedTuple):
@@ -36,6 +36,7 @@ class Record(NamedTuple):
     line: int
     row: dict[str, Any] | None
     problem: Unusable | None = None
+    split: str | None = None  # where the file has several
 
 
 def find_files(source: Path) -> tuple[list[Path], list[Path]]:
@@ -147,21 +148,33 @@ def _read_object(path: Path, file: io.TextIOBase) -> Iterator[Record]:
         whole: dict[str, Any] = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}; correct it") from error
-    name = next((name for name in _CONTAINERS if _holds_rows(whole.get(name))), None)
-    if name is None or (name == "conversations" and not _holds_rows_of_turns(whole[name])):
+    yield from _read_lists(path, whole)
+
+
+def _read_lists(path: Path, whole: dict[str, Any]) -> Iterator[Record]:
+    """The rows of the lists that are named for splits, and of one that is named as a container; else the object is a row."""
+    lists: dict[str, list[Any]] = {name: value for name, value in whole.items() if _holds_rows(name, value)}
+    splits = {name: split for name in lists if (split := split_named(name))}
+    read = [*splits, *[name for name in _CONTAINERS if name in lists][:1]]
+    if not read:
         yield Record(path, 1, whole)
         return
-    for number, item in enumerate(whole[name], start=1):
-        yield _item(path, number, item)
+    number = 0
+    for name in sorted(lists, key=lambda name: rank_of(splits.get(name))):
+        for item in lists[name]:
+            number += 1
+            if name in read:
+                yield _item(path, number, item)._replace(split=splits.get(name))
+            else:
+                text = f"is in the list {name!r}; of the file's lists only {' and '.join(read)} can be told to hold the rows"
+                yield Record(path, number, None, Unusable("list-not-read", text))
 
 
-def _holds_rows(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-
-
-def _holds_rows_of_turns(value: list[Any]) -> bool:
-    """Whether a list under "conversations" is many conversations, not the turns of one."""
-    return not {"from", "role"} & value[0].keys()
+def _holds_rows(name: str, value: Any) -> bool:
+    """Whether a value is a list of rows; one under "conversations" may be many of them, or the turns of one."""
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        return False
+    return name != "conversations" or not {"from", "role"} & value[0].keys()
 
 
 def _read_array(path: Path, file: io.TextIOBase) -> Iterator[Record]:
@@ -176,6 +189,11 @@ def _read_array(path: Path, file: io.TextIOBase) -> Iterator[Record]:
         line += buffer.count("\n", at, skipped.end())
         at = skipped.end()
         if buffer[at : at + 1] == "]":
+            rest = buffer[at + 1 :].lstrip()
+            while not rest and (more := file.read(_CHUNK)):
+                rest = more.lstrip()
+            if rest:
+                raise DataError(f"{path}:{line} goes on with {rest[0]!r} after its array; put all rows into one array")
             return
         try:
             item, end = decoder.raw_decode(buffer, at)
