@@ -261,6 +261,11 @@ def test_only_the_first_rows_are_read_when_asked(write: Write, inspect: Inspect)
     report = inspect(max_rows=10)
     assert report.splits["train"].lines == 10
     assert report.ok
+    assert "more than the 10 lines" in found(report, "first-rows").message
+    assert {"first-rows", "fewer-than-batch"} & {finding.code for finding in inspect(max_rows=2).findings} == {
+        "first-rows"
+    }
+    assert "first-rows" not in {finding.code for finding in inspect(max_rows=11).findings}
 
 
 def test_an_inspection_can_be_cancelled(write: Write, tmp_path: Path):
