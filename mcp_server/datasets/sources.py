@@ -226,13 +226,15 @@ def _item(path: Path, line: int, item: Any) -> Record:
 
 def _read_csv(path: Path) -> Iterator[Record]:
     csv.field_size_limit(_MAX_ITEM_CHARACTERS)
+    line = 1  # an entry may span lines: it is named by the first
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             head = file.readline()
             file.seek(0)
             delimiter = "\t" if path.suffix.lower() == ".tsv" else (";" if head.count(";") > head.count(",") else ",")
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            line = 2  # an entry may span lines: it is named by the first
+            if reader.fieldnames is not None:
+                line = reader.line_num + 1
             for row in reader:
                 if None in row or None in row.values():
                     text = f"has {'more' if None in row else 'fewer'} fields than the header; is a quote missing?"
@@ -243,7 +245,7 @@ def _read_csv(path: Path) -> Iterator[Record]:
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
         except csv.Error as error:
-            raise DataError(f"{path} is not CSV that can be read: {error}; correct or re-export it") from error
+            raise DataError(f"{path}:{line} is not CSV that can be read: {error}; correct or re-export it") from error
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:
