@@ -22,7 +22,7 @@ _RESULTS = (
     "peak_memory_gb",
     "size_mb",
 )
-_BENCHMARK = ("verdict", "loss", "loss_difference", "exact_match", "rows", "data")
+_BENCHMARK = ("verdict", "loss", "loss_difference", "exact_match", "rows", "split", "data")
 Pair = tuple[Any, Any]
 
 

@@ -41,7 +41,8 @@ class BenchmarkSeen(BaseModel):
     interval_95: tuple[float, float] | None = None
     exact_match: float | None = None
     rows: int | None = None
-    data: str | None = Field(default=None, description="Folder of its test.jsonl, if not the training's")
+    split: str | None = Field(default=None, description="valid: rows that may have chosen these weights")
+    data: str | None = Field(default=None, description="Folder of its rows, if not the training's")
 
 
 class Adapter(BaseModel):
@@ -170,6 +171,7 @@ def _benchmark(folder: Path, benchmarks: list[PastBenchmark], trained_on: str | 
         interval_95=(round(interval[0], 4), round(interval[1], 4)) if interval else None,
         exact_match=measured.exact_match,
         rows=report.rows,
+        split=report.split,
         data=data,
     )
 

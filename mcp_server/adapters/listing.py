@@ -141,7 +141,9 @@ def _why(best: Adapter) -> str:
     if best.steps is not None:
         text += f" after {best.weights_of_step or best.steps} steps"
     seen = best.benchmark
-    return text + (f"; benchmark: {seen.verdict}" if seen and seen.verdict else "; not benchmarked yet, so not proved")
+    if seen is None or seen.verdict is None:
+        return f"{text}; not benchmarked yet, so not proved"
+    return f"{text}; benchmark on {seen.split}.jsonl: {seen.verdict}"
 
 
 def _repeat(best: Described) -> Repeat | None:

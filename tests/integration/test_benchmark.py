@@ -192,7 +192,7 @@ async def test_forgetting_schema_and_own_metric_are_reported(client: Client, pro
 async def test_base_alone_is_measured_on_plain_text(client: Client, project: Path):
     (project / "data/test.jsonl").write_text('{"text": "The lamp costs 42 euros."}\n' * 8)
     report = await measured(client, model="model", data="data", speed_trials=0)
-    assert report["summary"].startswith("base alone on 8 rows: loss ")
+    assert report["summary"].startswith("base alone on 8 rows of test.jsonl: loss ")
     assert "adapter" not in report
     assert any("no answers were compared" in note for note in report["notes"])
 

@@ -209,6 +209,19 @@ def test_benchmark_losses_rank_only_where_they_mean_the_same(project: Path, othe
     assert ("benchmark losses can't be compared" in compared) == (ranked_by == "validation loss")
 
 
+def test_verdict_on_the_rows_that_chose_the_weights_is_told_from_one_on_the_test(
+    project: Path, capsys: pytest.CaptureFixture[str]
+):
+    adapter = put_adapter(project / "a", age=500)
+    make_job("benchmark-20260101-000000-aaaa", adapter_path=str(adapter), result=BENCHMARK | {"split": "valid"})
+    found = list_adapters(AdapterRequest())
+    seen = found.adapters[0].benchmark
+    assert seen is not None and seen.split == "valid"
+    assert found.summary.endswith("benchmark on valid.jsonl: better")
+    assert main(["adapters"]) == 0
+    assert "better -2 on valid.jsonl" in " ".join(capsys.readouterr().out.split())
+
+
 def test_newest_benchmark_counts_unless_the_weights_are_newer(project: Path):
     adapter = put_adapter(project / "a", age=500)
     make_job("benchmark-20260101-000000-aaaa", adapter_path=str(adapter), result=BENCHMARK | {"rows": 1})

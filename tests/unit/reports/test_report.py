@@ -192,6 +192,41 @@ def test_benchmark_of_several_adapters_is_in_the_report_of_each_training_with_it
     assert ["loss +1 on 12 rows" in page for page in pages] == [False, True]
 
 
+def test_page_of_a_benchmark_shows_what_its_verdict_rests_on(tmp_path: Path):
+    adapter = adapter_of(tmp_path, "train-20260101-000000-aaaa")
+    lines = [
+        {"name": "x", "adapter_path": adapter, "loss": 0.5, "loss_difference": -2.0, "interval_95": [-2.25, -1.75]},
+        {"name": "base", "loss": 2.5},
+    ]
+    tasks = [
+        {"task": "arc_easy", "metric": "acc", "examples": 40, "base": 0.25, "adapter": 0.3, "verdict": "no evidence"}
+    ]
+    note = "the first of 5 was chosen on these rows, which flatters it"
+    measured = BENCHMARK | {
+        "split": "valid",
+        "notes": [note],
+        "tasks": tasks,
+        "ranking": lines,
+        "adapter_path": adapter,
+    }
+    measured["base"] = BENCHMARK["base"] | {"own_metric": 12.5}
+    measured["adapter"] = BENCHMARK["adapter"] | {"own_metric": -3.0}
+    text = page_of(make_job("benchmark-20260101-010000-bbbb", adapter_path=adapter, result=measured)).text
+    for said in (
+        "12.5-3",
+        "0.0%75.0%",
+        "valid.jsonl of /project/data, 99 counted tokens",
+        "Samples of valid.jsonl",
+        "on 12 rows of valid.jsonl",
+        "95 % interval -2.25 to -1.75",
+        note,
+        "arc_easy acc0.250.3no evidence",
+    ):
+        assert said in text, said
+    assert "answer tokens" not in text, "without mask_prompt those of prompts count too"
+    assert "test set" not in text
+
+
 def test_benchmark_of_weights_that_were_replaced_does_not_count(tmp_path: Path):
     adapter = adapter_of(tmp_path, "train-20260101-000000-aaaa")
     trained = make_job(events=course(), adapter_path=adapter)
