@@ -33,6 +33,7 @@ def put_adapter(
     *,
     job_id: str = "train-1",
     valid: str = "sha256:v",
+    valid_rows: int = 400,
     age: float = 0.0,
     results: dict[str, Any] | None = None,
     **options: Any,
@@ -49,7 +50,7 @@ def put_adapter(
         "data": {
             "path": given.data,
             "files": {"train.jsonl": "sha256:t" + "0" * 40, "valid.jsonl": valid},
-            "rows": {"train": 40},
+            "rows": {"train": 40, "valid": valid_rows},
         },
         "options": given.model_dump(mode="json"),
         "results": RESULTS | (results or {}),
@@ -122,6 +123,32 @@ def test_losses_of_other_data_are_not_ranked_against_each_other(project: Path):
         ("masked", "1 of 1 by validation loss"),
         ("old", "1 of 1 by validation loss"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "rows", "together"),
+    [
+        ({}, {"val_batches": 1, "batch_size": 1}, 400, False),  # 100 rows, and a single one
+        ({}, {"val_batches": 100, "batch_size": 1}, 400, True),
+        ({}, {"val_batches": -1}, 400, False),
+        ({}, {"val_batches": -1, "batch_size": 1}, 100, True),  # all of them, one way or the other
+        ({}, {"stock": True}, 400, False),  # others at each validation
+        ({"stock": True}, {"stock": True, "seed": 1}, 400, True),
+        ({"val_batches": -1}, {"val_batches": -1, "stock": True}, 400, True),
+        ({"val_batches": -1}, {"val_batches": -1, "stock": True}, 401, False),  # stock leaves the last row out
+    ],
+)
+def test_validation_losses_of_other_rows_are_not_ranked_together(
+    project: Path, one: dict[str, Any], other: dict[str, Any], rows: int, together: bool
+):
+    for name, options in (("one", one), ("other", other)):
+        put_adapter(project / name, valid_rows=rows, **options)
+    ranks = {adapter.rank for adapter in list_adapters(AdapterRequest()).adapters}
+    assert ranks == (
+        {f"{place} of 2 by validation loss" for place in (1, 2)} if together else {"1 of 1 by validation loss"}
+    )
+    compared = list_adapters(AdapterRequest(compare=["one", "other"])).summary
+    assert ("can't be compared" in compared) != together
 
 
 def test_benchmarks_on_one_test_set_outrank_validation(project: Path):
