@@ -80,6 +80,10 @@ class Described(BaseModel):
     group: tuple[str, ...] = ()
     written: float
 
+    @property
+    def benchmark_loss(self) -> float | None:
+        return self.adapter.benchmark.loss if self.adapter.benchmark is not None else None
+
 
 def describe(folder: Path, benchmarks: list[PastBenchmark]) -> Described:
     """The adapter in ``folder``. ``benchmarks``: of these weights, newest first. Raises OSError when it is gone.

@@ -163,6 +163,29 @@ def test_benchmarks_on_one_test_set_outrank_validation(project: Path):
     assert seen is not None and (seen.verdict, seen.loss, seen.exact_match) == ("better", 0.3, 0.75)
 
 
+def test_adapters_without_a_validation_loss_are_ranked_by_benchmarks_of_the_same_test(project: Path):
+    unknown = {"final_val_loss": None, "best_val_loss": None}
+    for name, held_out, test in (("a", 0.8, {}), ("b", 0.3, {}), ("c", 0.1, {"tokens": 5}), ("validated", 0.5, {})):
+        results = {} if name == "validated" else unknown
+        adapter = put_adapter(project / name, age=900 if name == "c" else 500, results=results)
+        measured = BENCHMARK | {"adapter": BENCHMARK["adapter"] | {"loss": held_out}} | test
+        make_job(f"benchmark-20260101-000000-{name}", adapter_path=str(adapter), result=measured)
+    put_adapter(project / "unmeasured", results=unknown)
+    found = list_adapters(AdapterRequest())
+    assert [(adapter.path, adapter.rank) for adapter in found.adapters] == [
+        ("b", "1 of 3 by benchmark loss"),
+        ("validated", "2 of 3 by benchmark loss"),
+        ("a", "3 of 3 by benchmark loss"),
+        ("c", "1 of 1 by benchmark loss"),
+        ("unmeasured", None),
+    ]
+    assert found.summary == "b is 1 of 3 by benchmark loss; benchmark on test.jsonl: better, loss 0.3"
+    assert found.best is not None and found.best.path == "b" and found.best.arguments
+    compared = list_adapters(AdapterRequest(compare=["a", "b"])).summary
+    assert compared == "the second has the lower benchmark loss: 0.8 against 0.3"
+    assert "not known" in list_adapters(AdapterRequest(compare=["a", "unmeasured"])).summary
+
+
 def test_benchmark_of_a_jobs_checkpoints_is_told_of_the_adapters_own_line(project: Path):
     """The report is about the checkpoint that was first; the job's adapter was second, and another could not be measured."""
     own, damaged = (put_adapter(project / name, age=500) for name in ("own", "damaged"))
@@ -244,7 +267,7 @@ def test_verdict_on_the_rows_that_chose_the_weights_is_told_from_one_on_the_test
     found = list_adapters(AdapterRequest())
     seen = found.adapters[0].benchmark
     assert seen is not None and seen.split == "valid"
-    assert found.summary.endswith("benchmark on valid.jsonl: better")
+    assert found.summary.endswith("benchmark on valid.jsonl: better, loss 0.5")
     assert main(["adapters"]) == 0
     assert "better -2 on valid.jsonl" in " ".join(capsys.readouterr().out.split())
 
