@@ -219,6 +219,24 @@ def test_data_that_is_not_there_or_empty(tmp_path: Path):
         rows.read(tmp_path, None)
 
 
+def test_rows_with_names_of_their_own_are_measured_and_those_of_no_format_refused(tmp_path: Path):
+    row = {"q": "How much is the lamp?", "a": "42"}
+    (tmp_path / "train.jsonl").write_text("\n" + json.dumps(row) + "\n")
+    named = rows.read(tmp_path, BASE, {"q": "prompt", "a": "completion"})
+    (tmp_path / "train.jsonl").write_text(json.dumps({"prompt": row["q"], "completion": row["a"]}))
+    assert (named.format, named.longest) == ("completions", rows.read(tmp_path, BASE).longest)
+    (tmp_path / "train.jsonl").write_text("\n" + json.dumps(row))
+    with pytest.raises(
+        DataError, match=r"train.jsonl:2 has the keys a, q; .* prompt_feature .* prepare_dataset\(source='"
+    ):
+        rows.read(tmp_path, BASE)
+    with pytest.raises(DataError, match="expected 'messages', or 'q' and 'completion', or 'text'"):
+        rows.read(tmp_path, BASE, {"q": "prompt"})
+    (tmp_path / "train.jsonl").write_text("{")
+    with pytest.raises(DataError, match=r"not valid JSON.*; correct it, or"):
+        rows.read(tmp_path, BASE)
+
+
 @pytest.mark.parametrize(
     ("told", "limit_gib", "source"),
     [
