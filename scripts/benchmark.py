@@ -33,6 +33,8 @@ def main() -> int:
             found = candidates(read_options(arguments, BenchmarkOptions))
             arguments.model = arguments.model or found.model
             arguments.data = arguments.data or found.data
+            for name, own in found.names:
+                setattr(arguments, name, getattr(arguments, name) or own)
             arguments.adapter_path = None
         return run_benchmark(arguments)
     except UserError as error:

@@ -13,6 +13,7 @@ from mcp_server.jobs.store import JobFolder, JobSpec, JobState, Outcome
 
 def make_job(
     job_id: str = "train-20260101-000000-aaaa",
+    /,
     events: list[dict[str, Any]] | None = None,
     *,
     status: str = "completed",

@@ -22,7 +22,7 @@ _RESULTS = (
     "peak_memory_gb",
     "size_mb",
 )
-_BENCHMARK = ("verdict", "loss", "loss_difference", "exact_match", "rows", "data")
+_BENCHMARK = ("verdict", "loss", "loss_difference", "exact_match", "rows", "split", "data")
 Pair = tuple[Any, Any]
 
 
@@ -83,18 +83,23 @@ def _benchmarks(first: Adapter, second: Adapter) -> dict[str, Pair]:
 
 
 def _summary(one: Described, other: Described) -> str:
-    losses = one.adapter.val_loss, other.adapter.val_loss
+    if one.group and one.group == other.group:
+        return _lower("validation loss", one.adapter.val_loss, other.adapter.val_loss)
+    if same_test([one.report, other.report]):
+        return _lower("benchmark loss", one.benchmark_loss, other.benchmark_loss)
     if not one.group or not other.group:
         return "the validation loss of one of them is not known; run_benchmark both on the same test set"
-    if one.group != other.group:
-        return (
-            "their validation losses can't be compared (other base, validation rows or tokens counted); "
-            "run_benchmark both on the same test set"
-        )
-    if losses[0] == losses[1]:
-        return f"both have validation loss {losses[0]}"
-    better = "first" if (losses[0] or 0) < (losses[1] or 0) else "second"
-    return f"the {better} has the lower validation loss: {losses[0]} against {losses[1]}"
+    return (
+        "their validation losses can't be compared (other base, validation rows or tokens counted); "
+        "run_benchmark both on the same test set"
+    )
+
+
+def _lower(what: str, first: float | None, second: float | None) -> str:
+    if first == second:
+        return f"both have {what} {first}"
+    better = "first" if (first or 0) < (second or 0) else "second"
+    return f"the {better} has the lower {what}: {first} against {second}"
 
 
 def _other_tests(one: Described, other: Described) -> str:

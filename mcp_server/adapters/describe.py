@@ -41,7 +41,8 @@ class BenchmarkSeen(BaseModel):
     interval_95: tuple[float, float] | None = None
     exact_match: float | None = None
     rows: int | None = None
-    data: str | None = Field(default=None, description="Folder of its test.jsonl, if not the training's")
+    split: str | None = Field(default=None, description="valid: rows that may have chosen these weights")
+    data: str | None = Field(default=None, description="Folder of its rows, if not the training's")
 
 
 class Adapter(BaseModel):
@@ -79,6 +80,10 @@ class Described(BaseModel):
     group: tuple[str, ...] = ()
     written: float
 
+    @property
+    def benchmark_loss(self) -> float | None:
+        return self.adapter.benchmark.loss if self.adapter.benchmark is not None else None
+
 
 def describe(folder: Path, benchmarks: list[PastBenchmark]) -> Described:
     """The adapter in ``folder``. ``benchmarks``: of these weights, newest first. Raises OSError when it is gone.
@@ -104,12 +109,13 @@ def describe(folder: Path, benchmarks: list[PastBenchmark]) -> Described:
         benchmark=_benchmark(folder, benchmarks, _text(data.get("path"))),
         **_results(_mapping(record.get("results"))),
     )
+    valid_rows = _whole(_mapping(data.get("rows")).get("valid"))
     seen = adapter.benchmark
     return Described(
         adapter=adapter,
         report=benchmarks[0].report if seen is not None and seen.loss is not None else None,
         training=training,
-        group=_group(adapter, files, training),
+        group=_group(adapter, files, valid_rows, training),
         written=weights.st_mtime,
     )
 
@@ -170,11 +176,14 @@ def _benchmark(folder: Path, benchmarks: list[PastBenchmark], trained_on: str | 
         interval_95=(round(interval[0], 4), round(interval[1], 4)) if interval else None,
         exact_match=measured.exact_match,
         rows=report.rows,
+        split=report.split,
         data=data,
     )
 
 
-def _group(adapter: Adapter, files: dict[str, Any], training: TrainingOptions | None) -> tuple[str, ...]:
+def _group(
+    adapter: Adapter, files: dict[str, Any], valid_rows: int | None, training: TrainingOptions | None
+) -> tuple[str, ...]:
     """Adapters whose validation losses mean the same: same base, same rows, same tokens counted."""
     if training is None or adapter.val_loss is None:
         return ()
@@ -185,7 +194,16 @@ def _group(adapter: Adapter, files: dict[str, Any], training: TrainingOptions | 
         training.max_seq_length,
         training.excess_length_strategy,
     )
-    return (str(adapter.model), str(rows), *map(str, counted))
+    return (str(adapter.model), str(rows), _looked_at(training, valid_rows), *map(str, counted))
+
+
+def _looked_at(training: TrainingOptions, rows: int | None) -> str:
+    """How many of the validation's ``rows``: the same ones for each number of them, but stock draws them anew each time."""
+    some = training.val_batches * training.batch_size
+    left_out = 0 if training.buckets or rows is None else rows % training.batch_size
+    if training.val_batches == -1 or (rows is not None and some >= rows):
+        return f"all but {left_out}"
+    return str(some) if training.buckets else f"{some} by chance"
 
 
 def shown(path: Path) -> str:

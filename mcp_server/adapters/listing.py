@@ -69,7 +69,7 @@ def list_adapters(request: AdapterRequest) -> AdapterList:
     showing = f"{len(shown)} of {len(ranked)} adapters"
     if found.cut:
         showing += f"; the search below {root} was cut short, name a folder"
-    best = ranked[0] if ranked and ranked[0].group else None
+    best = ranked[0] if ranked and ranked[0].adapter.rank is not None else None
     return AdapterList(
         summary=_why(best.adapter) if best else _no_best(ranked),
         showing=showing,
@@ -106,18 +106,33 @@ def _describe(folders: list[Path]) -> list[Described]:
 
 def _ranked(found: list[Described]) -> list[Described]:
     """Groups by their newest member, in them the best first; adapters that no loss is known of come last, newest first."""
-    groups: dict[tuple[str, ...], list[Described]] = {}
-    for described in found:
-        groups.setdefault(described.group, []).append(described)
     ordered: list[Described] = []
-    known = [members for group, members in groups.items() if group]
-    for members in sorted(known, key=lambda members: -max(member.written for member in members)):
+    for members in sorted(_groups(found), key=lambda members: -max(member.written for member in members)):
         score, name = _score(members)
         members.sort(key=lambda member: (score(member), -member.written))
         for place, member in enumerate(members, 1):
             member.adapter.rank = f"{place} of {len(members)} by {name}"
         ordered += members
-    return ordered + sorted(groups.get((), []), key=lambda described: -described.written)
+    unknown = [described for described in found if described.adapter.rank is None]
+    return ordered + sorted(unknown, key=lambda described: -described.written)
+
+
+def _groups(found: list[Described]) -> list[list[Described]]:
+    """Adapters whose losses mean the same: of their validations or, where there was none, of benchmarks by the same test."""
+    validated: dict[tuple[str, ...], list[Described]] = {}
+    for described in found:
+        if described.group:
+            validated.setdefault(described.group, []).append(described)
+    groups = list(validated.values())
+    for described in found:
+        if described.group or described.report is None:
+            continue
+        tested = (group for group in groups if same_test([*(member.report for member in group), described.report]))
+        if (group := next(tested, None)) is not None:
+            group.append(described)
+        else:
+            groups.append([described])
+    return groups
 
 
 def _score(members: list[Described]) -> tuple[Callable[[Described], float], str]:
@@ -128,8 +143,7 @@ def _score(members: list[Described]) -> tuple[Callable[[Described], float], str]
 
 
 def _benchmark_loss(member: Described) -> float:
-    seen = member.adapter.benchmark
-    return seen.loss if seen is not None and seen.loss is not None else math.inf
+    return math.inf if member.benchmark_loss is None else member.benchmark_loss
 
 
 def _validation_loss(member: Described) -> float:
@@ -137,11 +151,14 @@ def _validation_loss(member: Described) -> float:
 
 
 def _why(best: Adapter) -> str:
-    text = f"{best.path} is {best.rank}: validation loss {best.val_loss}"
-    if best.steps is not None:
+    text, seen = f"{best.path} is {best.rank}", best.benchmark
+    if best.val_loss is not None:
+        text += f": validation loss {best.val_loss}"
+    if best.val_loss is not None and best.steps is not None:
         text += f" after {best.weights_of_step or best.steps} steps"
-    seen = best.benchmark
-    return text + (f"; benchmark: {seen.verdict}" if seen and seen.verdict else "; not benchmarked yet, so not proved")
+    if seen is None or seen.verdict is None:
+        return f"{text}; not benchmarked yet, so not proved"
+    return f"{text}; benchmark on {seen.split}.jsonl: {seen.verdict}, loss {seen.loss}"
 
 
 def _repeat(best: Described) -> Repeat | None:
@@ -169,4 +186,4 @@ def _beside(described: Described, best: Described | None) -> Adapter:
 def _no_best(found: list[Described]) -> str:
     if not found:
         return "there are no adapters yet; start_lora_training makes one"
-    return "no adapter here has a known validation loss; run_benchmark tells which is best"
+    return "no adapter here has a known validation or benchmark loss; run_benchmark tells which is best"

@@ -55,7 +55,7 @@ def _listed(adapters: list[Adapter]) -> Table:
         seen = adapter.benchmark
         measured = "–" if seen is None else seen.verdict or "done"
         if seen is not None and seen.loss_difference is not None:
-            measured += f" {seen.loss_difference:+.3g}"
+            measured += f" {seen.loss_difference:+.3g}" + (" on valid.jsonl" if seen.split == "valid" else "")
         steps = str(adapter.weights_of_step or adapter.steps or "–")
         loss = "–" if adapter.val_loss is None else f"{adapter.val_loss:.4f}"
         rank = (adapter.rank or "").partition(" by ")[0]

@@ -15,7 +15,7 @@ from mcp_server.cli.safe import safe
 from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.evaluation.report import METRICS, BenchmarkReport, Measured, Spread
 from mcp_server.evaluation.start import start_benchmark
-from mcp_server.evaluation.words import spread, title
+from mcp_server.evaluation.words import figure, spread, title
 
 
 def add_commands(commands: Any) -> None:
@@ -68,9 +68,8 @@ def _lines(models: list[Measured]) -> list[tuple[str, list[str | None]]]:
         ("perplexity", [f"{model.perplexity:.3f}" for model in models]),
     ]
     for name in METRICS:
-        form = ".4g" if name == "own_metric" else ".0%"
         values = [getattr(model, name) for model in models]
-        lines.append((title(name), [None if value is None else f"{value:{form}}" for value in values]))
+        lines.append((title(name), [None if value is None else figure(name, value) for value in values]))
     for text, name in (
         ("prompt tokens/s", "prompt_tokens_per_second"),
         ("generated tokens/s", "generation_tokens_per_second"),

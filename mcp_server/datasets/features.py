@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
+NAME_THEM = (
+    "say what the data call these fields with prompt_feature and completion_feature, chat_feature or text_feature"
+)
+_GIVEN = "Name of this field in the data; default as the adapter was trained"
+
 
 class FeatureNames(BaseModel):
     """Options of whatever reads a user's rows."""
@@ -23,3 +28,17 @@ class FeatureNames(BaseModel):
             (self.text_feature, "text"),
         )
         return {own: standard for own, standard in pairs if own != standard}
+
+
+class GivenNames(BaseModel):
+    """The same of whatever reads rows that have to do with a training: its names hold where none is given."""
+
+    prompt_feature: str | None = Field(default=None, description=_GIVEN)
+    completion_feature: str | None = Field(default=None, description=_GIVEN)
+    chat_feature: str | None = Field(default=None, description=_GIVEN)
+    text_feature: str | None = Field(default=None, description=_GIVEN)
+
+    def over(self, trained: FeatureNames) -> FeatureNames:
+        """The names that hold after a training with these."""
+        given = self.model_dump(include=set(FeatureNames.model_fields), exclude_none=True)
+        return trained.model_copy(update=given)

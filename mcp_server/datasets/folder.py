@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from mcp_server.datasets.features import NAME_THEM
 from mcp_server.datasets.findings import LINES_KEPT, Collector
 from mcp_server.datasets.scan import FileScan, check_splits, others, scan_file
 from mcp_server.errors import DataError
@@ -67,9 +68,9 @@ def check_for_training(
     )
 
 
-def check_split(folder: Path, name: str) -> SplitReport:
+def check_split(folder: Path, name: str, names: dict[str, str] | None = None) -> SplitReport:
     """Check one split that must exist. Raises DataError as above."""
-    scans = _scan_folder(folder, Collector(), only=name)
+    scans = _scan_folder(folder, Collector(), only=name, names=names)
     if name not in scans:
         raise DataError(f"{folder} has no {name}.jsonl; it is what the model is measured on, make one{others(folder)}")
     if not scans[name].formats:
@@ -99,7 +100,10 @@ def _scan_folder(
                 shown = findings.first_errors
                 more = f" (showing {LINES_KEPT} of {findings.error_count} problems)"
                 tail = more if findings.error_count > LINES_KEPT else ""
-                raise DataError("; ".join(shown) + tail + "; correct these lines and start again")
+                # Where names can be given: that no row has a known format may be a matter of these.
+                unknown = not scans[name].formats and any(one.code == "unknown-format" for one in findings.sorted())
+                named = f"{NAME_THEM}, or " if names is not None and unknown else ""
+                raise DataError(f"{'; '.join(shown)}{tail}; {named}correct these lines and start again")
     return scans
 
 

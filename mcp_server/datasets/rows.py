@@ -80,17 +80,12 @@ def check_row(
     row: dict[str, object], expect: str | None = None, names: dict[str, str] | None = None
 ) -> tuple[str | None, list[Problem]]:
     """``check_line`` of a row that was already read."""
+    own = row
     if names:
         row = renamed(row, names)
     found = format_of(row)
     if found is None:
-        keys = ", ".join(sorted(map(str, row))[:6]) or "none"
-        return None, [
-            Problem(
-                "unknown-format",
-                f"has the keys {keys}; expected 'messages', or 'prompt' and 'completion', or 'text'",
-            )
-        ]
+        return None, [Problem("unknown-format", _unknown(own, names or {}))]
     problems = _CHECKS[found](row)
     if len(row) > 1:
         problems += _check_keys(row, found)
@@ -104,6 +99,14 @@ def check_row(
             ),
         )
     return found, problems
+
+
+def _unknown(row: dict[str, object], names: dict[str, str]) -> str:
+    """What is said of a row of no format, by the names that were looked for."""
+    keys = ", ".join(sorted(map(str, row))[:6]) or "none"
+    own = {standard: name for name, standard in names.items()}
+    chat, prompt, completion, text = (own.get(name, name) for name in ("messages", "prompt", "completion", "text"))
+    return f"has the keys {keys}; expected {chat!r}, or {prompt!r} and {completion!r}, or {text!r}"
 
 
 def renamed(row: dict[str, object], names: dict[str, str]) -> dict[str, object]:

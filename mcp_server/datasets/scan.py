@@ -70,14 +70,13 @@ def scan_file(
                     row, _ = parse_line(text.removeprefix("\ufeff"))
                 if row is None:
                     continue
-                row = renamed(row, names) if names else row
-                found, problems = check_row(row, scan.format)
+                found, problems = check_row(row, scan.format, names)
                 for problem in problems:
                     findings.add(path, number, problem)
                 if found is not None:
                     scan.formats[found] += 1
                     if on_row is not None:
-                        on_row(number, offset, row, found, text)
+                        on_row(number, offset, renamed(row, names) if names else row, found, text)
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror or error}; check its permissions") from error
     return scan

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import filecmp
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mcp_server import settings
+from mcp_server.datasets.features import FeatureNames
 from mcp_server.errors import ArgumentError, JobError, PathError
 from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.jobs import service, store
@@ -26,6 +27,8 @@ class Candidates:
     folders: list[Path]
     model: str | None = None
     data: str | None = None
+    hf_dataset: Any = None
+    names: FeatureNames = field(default_factory=FeatureNames)
     mask_prompt: bool = True
 
 
@@ -58,6 +61,8 @@ def candidates(options: BenchmarkOptions) -> Candidates:
         folders,
         model=_text(configs[0].get("model")),
         data=_data_of(folders[0], configs[0]),
+        hf_dataset=configs[0].get("hf_dataset"),
+        names=_names_of(configs[0]),
         mask_prompt=all(map(_learnt_answers_alone, folders, configs)),
     )
 
@@ -171,6 +176,12 @@ def _data_of(folder: Path, config: dict[str, Any]) -> str | None:
     data = (read_json(folder / PROVENANCE) or {}).get("data")
     recorded = data.get("path") if isinstance(data, dict) else None
     return _text(recorded) or _text(config.get("data"))
+
+
+def _names_of(config: dict[str, Any]) -> FeatureNames:
+    """What the rows of the adapter's training call their fields."""
+    named = {name: text for name in FeatureNames.model_fields if (text := _text(config.get(name))) is not None}
+    return FeatureNames.model_validate(named)
 
 
 def _text(value: Any) -> str | None:

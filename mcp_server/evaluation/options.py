@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from mcp_server.datasets.features import GivenNames
 
 
-class BenchmarkOptions(BaseModel):
+class BenchmarkOptions(GivenNames):
     """The arguments of one benchmark."""
 
     model_config = ConfigDict(extra="forbid")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from mcp_server import settings
+from mcp_server.datasets import hub
 from mcp_server.datasets.folder import check_split
 from mcp_server.errors import ArgumentError, DataError, ModelError, PathError, PlatformError
 from mcp_server.evaluation import metrics
@@ -39,7 +40,8 @@ def start_benchmark(options: BenchmarkOptions, *, if_busy: IfBusy = "queue") -> 
     if source is not None:
         models.check(source)
     data = _data(options, found)
-    split = check_split(data, options.split)
+    names = options.over(found.names)
+    split = check_split(data, options.split, names.features)
     mask = found.mask_prompt if options.mask_prompt is None else options.mask_prompt
     single = options.job_id is not None or len(found.folders) == 1
     resolved = options.model_copy(
@@ -48,6 +50,7 @@ def start_benchmark(options: BenchmarkOptions, *, if_busy: IfBusy = "queue") -> 
             "adapter_path": str(found.folders[0]) if single else None,
             "adapters": [str(folder) for folder in found.folders] or None,
             "data": str(data),
+            **names.model_dump(exclude_defaults=True),
             "batch_size": min(options.batch_size, split.rows),
             "mask_prompt": mask and split.format != "text",
             **_checked_files(options),
@@ -61,6 +64,13 @@ def _data(options: BenchmarkOptions, found: Candidates) -> Path:
     named = options.data or found.data
     if named is None:
         raise DataError(f"data is missing and no adapter names its own; give the folder with {options.split}.jsonl")
+    hf_dataset = None if options.data is not None else found.hf_dataset
+    if hub.is_hub_data(named, hf_dataset):
+        also = "" if hf_dataset is None else "hf_dataset=<that of its training>, "
+        raise DataError(
+            f"the data {hub.name_of(named, hf_dataset)} are on the Hub, and a benchmark reads {options.split}.jsonl of a folder; "
+            f"write one with prepare_dataset(source={named!r}, {also}output=<new folder>) and give it as data"
+        )
     return settings.resolve(named)
 
 

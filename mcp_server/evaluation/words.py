@@ -35,6 +35,11 @@ def title(score: str) -> str:
     return _NAMES[score]
 
 
+def figure(score: str, value: float, digits: int = 0) -> str:
+    """A score's value for people: a share, but of the own metric the number that it returned."""
+    return f"{value:.4g}" if score == "own_metric" else f"{value:.{digits}%}"
+
+
 def summarize(
     rows: int,
     base: Measured,
@@ -43,13 +48,15 @@ def summarize(
     forgetting: Forgetting | None = None,
     keep: Keep | None = None,
     name: str = "the adapter",
+    split: str = "test",
 ) -> str:
     """The verdict on the adapter called ``name`` first, then what speaks for or against it."""
+    where = f"{rows} rows of {split}.jsonl"
     if adapter is None or comparison is None:
-        text = f"base alone on {rows} rows: loss {base.loss:.4f}, perplexity {base.perplexity:.3f}"
+        text = f"base alone on {where}: loss {base.loss:.4f}, perplexity {base.perplexity:.3f}"
         return text + (f", exact match {base.exact_match:.0%}" if base.exact_match is not None else "")
     head = _HEADS[comparison.verdict].format(name)
-    parts = [f"{head[0].upper()}{head[1:]}: {_losses(rows, base, adapter, comparison)}"]
+    parts = [f"{head[0].upper()}{head[1:]}: {_losses(rows, where, base, adapter, comparison)}"]
     parts += _scores(base, adapter, comparison)
     if forgetting is not None:
         parts.append(_general_text(forgetting))
@@ -58,10 +65,10 @@ def summarize(
     return "; ".join(parts)
 
 
-def _losses(rows: int, base: Measured, adapter: Measured, comparison: Comparison) -> str:
+def _losses(rows: int, where: str, base: Measured, adapter: Measured, comparison: Comparison) -> str:
     text = (
         f"loss {base.loss:.4f} → {adapter.loss:.4f} ({comparison.loss_difference:+.3g}, "
-        f"{spread(comparison.interval_95)}) on {rows} rows, lower on {comparison.win_rate:.0%} of them"
+        f"{spread(comparison.interval_95)}) on {where}, lower on {comparison.win_rate:.0%} of them"
     )
     if rows < FEWEST_ROWS:
         return f"{text}; too few rows: {rows} can't give evidence, use at least {_ROUGH_ROWS}"
@@ -84,9 +91,8 @@ def _scores(base: Measured, adapter: Measured, comparison: Comparison) -> list[s
         before, after = getattr(base, name), getattr(adapter, name)
         if name != "exact_match" and difference.verdict == "no evidence":
             continue
-        form = ".4g" if name == "own_metric" else ".0%"
         verdict = "no evidence of a change" if difference.verdict == "no evidence" else difference.verdict
-        found.append(f"{title(name)} {before:{form}} → {after:{form}} ({verdict})")
+        found.append(f"{title(name)} {figure(name, before)} → {figure(name, after)} ({verdict})")
     return found
 
 

@@ -110,7 +110,7 @@ def _lengths(options: TrainingOptions) -> RowLengths:
     """The data's row lengths; of data on the Hub, which the job loads, only that no row is longer than the window."""
     data = Path(options.data)
     if (data / "train.jsonl").is_file():
-        return rows.read(data, Path(options.model))
+        return rows.read(data, Path(options.model), options.features)
     window = options.max_seq_length
     return RowLengths(
         rows=0,

@@ -90,6 +90,10 @@ def _batch(now: Expectation, _: RowLengths) -> Iterator[Step]:
         factor = 2 if share % 2 == 0 else share
         batch, accumulated, iters = batch // factor, accumulated * factor, iters * factor
         change = {"batch_size": batch, "grad_accumulation_steps": accumulated, "iters": iters}
+        if (
+            options.val_batches > 0
+        ):  # batches too: as many rows as before, or the losses of two plans mean different things
+            change["val_batches"] = options.val_batches * options.batch_size // batch
         yield change, f"batch_size {batch} with {accumulated} accumulated steps: the same update from smaller pieces"
 
 

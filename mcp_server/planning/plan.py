@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mcp_server import settings
 from mcp_server.datasets import hub
+from mcp_server.datasets.features import FeatureNames
 from mcp_server.datasets.hub import HubData
 from mcp_server.datasets.watch import Watch
 from mcp_server.errors import ModelError
@@ -26,7 +27,7 @@ from mcp_server.training.options import TrainingOptions
 from mcp_server.training.ranks import world_of
 
 
-class PlanRequest(HubData):
+class PlanRequest(HubData, FeatureNames):
     """What is to be planned."""
 
     model_config = ConfigDict(extra="forbid")
@@ -112,8 +113,10 @@ def draft(request: PlanRequest) -> Draft:
     shape = shapes.read(path)
     on_hub = hub.is_hub_data(request.data, request.hf_dataset)
     data = request.data if on_hub else str(settings.resolve(request.data))
+    # Of hf_dataset each entry has feature names of its own, and the rows here have mlx-lm's.
+    names = {} if request.hf_dataset is not None else request.features
     with hub.local(request.data, request.hf_dataset, Watch()) as source:
-        lengths = rows.read(source.path, path)
+        lengths = rows.read(source.path, path, names)
     if request.fine_tune_type == "full" and shape.quantized:
         raise ModelError(
             f"{request.model} is quantized, and quantized weights can't be trained; use fine_tune_type='lora' (QLoRA) "
@@ -133,7 +136,9 @@ def draft(request: PlanRequest) -> Draft:
     world = world_of(request, backend)
     budget = budgets.read(budgets.backend_name(backend)).of_rank(world)
     taken = request.model_dump(include={"hosts", "hostfile", "num_processes", "backend"})
-    taken |= {"model": str(path), "data": data, "hf_dataset": hub.located(request.hf_dataset)}
+    named = request.model_dump(include=set(FeatureNames.model_fields), exclude_defaults=True)
+    written.reasons |= dict.fromkeys(named, "what the data call this field")
+    taken |= named | {"model": str(path), "data": data, "hf_dataset": hub.located(request.hf_dataset)}
     options = written.options.model_copy(update=taken)
     if world is not None and options.batch_size % world.size:
         batch = -(-options.batch_size // world.size) * world.size

@@ -16,8 +16,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from mcp_server.datasets.features import NAME_THEM
 from mcp_server.datasets.lengths import expected_padding
-from mcp_server.datasets.rows import format_of
+from mcp_server.datasets.rows import check_line, renamed
 from mcp_server.errors import DataError, PlatformError
 from mcp_server.platform import interpreter
 from mcp_server.training.options import TrainingOptions
@@ -59,19 +60,25 @@ class RowLengths(BaseModel):
         )
 
 
-def read(folder: Path, model: Path | None) -> RowLengths:
-    """Measure the data in ``folder``. Raises DataError when there is no train.jsonl or nothing in it."""
+def read(folder: Path, model: Path | None, names: dict[str, str] | None = None) -> RowLengths:
+    """Measure the data in ``folder``; ``names``: the data's own field name → mlx-lm's.
+
+    Raises DataError when there is no train.jsonl, nothing in it, or in its first row no format that mlx-lm knows.
+    """
     train = folder / "train.jsonl"
     if not train.is_file():
         raise DataError(f"{folder} has no train.jsonl; give the folder with the data, or make it with prepare_dataset")
     longest: list[tuple[int, int, bytes]] = []
     sample: list[bytes] = []
     rows = size = 0
+    form = ""
     choose = random.Random(_SEED)
     with train.open("rb") as lines:
         for number, line in enumerate(lines):
             if not line.strip():
                 continue
+            if not rows:
+                form = _format(line, train, number + 1, names)
             rows += 1
             size += len(line)
             if len(longest) < _LONGEST:
@@ -85,15 +92,14 @@ def read(folder: Path, model: Path | None) -> RowLengths:
                 sample[place] = line
     if rows == 0:
         raise DataError(f"{train} is empty; put examples there, one JSON object a line")
-    texts = [_text(line) for line in [*sample, *(line for _, _, line in longest)]]
+    texts = [_text(line, names) for line in [*sample, *(line for _, _, line in longest)]]
     counted, by = _count(texts, model)
     usual = sorted(counted[: len(sample)])
-    first = _parse(sample[0])
     return RowLengths(
         rows=rows,
         valid_rows=_rows(folder / "valid.jsonl"),
         test_rows=_rows(folder / "test.jsonl"),
-        format=format_of(first) or "unknown",
+        format=form,
         longest=max(counted),
         p50=_percentile(usual, 50),
         p90=_percentile(usual, 90),
@@ -103,6 +109,18 @@ def read(folder: Path, model: Path | None) -> RowLengths:
         data_bytes=size,
         sample=usual,
     )
+
+
+def _format(line: bytes, file: Path, number: int, names: dict[str, str] | None) -> str:
+    """The format of the first row, which mlx-lm takes for that of all."""
+    found, problems = check_line(line.decode("utf-8", "replace"), names=names)
+    if found is None:
+        remedy = NAME_THEM if problems[0].code == "unknown-format" else "correct it"
+        raise DataError(
+            f"{file}:{number} {problems[0].message}; {remedy}, or write a copy that mlx-lm reads with "
+            f"prepare_dataset(source={str(file.parent)!r}, output=<new folder>)"
+        )
+    return found
 
 
 def _percentile(values: list[int], percent: int) -> int:
@@ -124,9 +142,9 @@ def _parse(line: bytes) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _text(line: bytes) -> tuple[str, int]:
+def _text(line: bytes, names: dict[str, str] | None) -> tuple[str, int]:
     """The text of a row and the tokens its template adds."""
-    row = _parse(line)
+    row: dict[str, Any] = renamed(_parse(line), names or {})
     if isinstance(row.get("text"), str) and "messages" not in row:
         return row["text"], 1
     if "prompt" in row and "completion" in row:

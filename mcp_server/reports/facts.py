@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from mcp_server.conversion.options import ConvertOptions
 from mcp_server.datasets.secrets import redact_value
 from mcp_server.evaluation.options import BenchmarkOptions
-from mcp_server.evaluation.past import PastBenchmark, line_of, measured_after, past_benchmarks, read_report
+from mcp_server.evaluation.past import PastBenchmark, adapters_of, line_of, measured_after, past_benchmarks, read_report
 from mcp_server.evaluation.report import Ranked
 from mcp_server.jobs import recovery, service
 from mcp_server.jobs.files import read_json
@@ -49,11 +51,16 @@ class JobFacts:
 
     @property
     def command(self) -> str | None:
-        """The command that does the same again."""
-        if isinstance(self.options, TrainingOptions):
-            return artifacts.command(artifacts.repeated(self.options))
-        named = {"benchmark", "convert"} & {self.spec.kind}
-        return artifacts.command(self.options, named.pop()) if self.options is not None and named else None
+        """The command that does the same again: what the checks of a start refuse in a job's own spec is put otherwise."""
+        match self.options:
+            case TrainingOptions():
+                return artifacts.command(artifacts.repeated(self.options))
+            case BenchmarkOptions():
+                return artifacts.command(_named_once(self.options), "benchmark")
+            case ConvertOptions():
+                return artifacts.command(_beside(self.options), "convert")
+            case _:
+                return None
 
     @property
     def seconds(self) -> float | None:
@@ -106,6 +113,22 @@ def _options(spec: JobSpec) -> BaseModel | None:
         return model.model_validate(spec.options) if model else None
     except ValidationError:
         return None
+
+
+def _named_once(options: BenchmarkOptions) -> BenchmarkOptions:
+    """A spec names the adapters in several ways; a caller has to choose one."""
+    folders = adapters_of(options.model_dump())
+    named = {"adapter_path": folders[0]} if len(folders) == 1 else {"adapters": folders or None}
+    return options.model_copy(update={"adapter_path": None, "adapters": None, "job_id": None} | named)
+
+
+def _beside(options: ConvertOptions) -> ConvertOptions:
+    """A model is never overwritten: where one lies by now, the first free name after it."""
+    path = options.mlx_path
+    if path is None:
+        return options
+    names = chain([path], (f"{path}-{number}" for number in count(2)))
+    return options.model_copy(update={"mlx_path": next(name for name in names if not os.path.lexists(name))})
 
 
 def _provenance(spec: JobSpec) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from mcp_server import __version__
 from mcp_server.datasets.secrets import redact_value
-from mcp_server.evaluation.past import PastBenchmark
 from mcp_server.evaluation.report import METRICS, BenchmarkReport, Measured, Spread
+from mcp_server.evaluation.words import figure, spread
 from mcp_server.reports.chart import Line, Mark, chart
 from mcp_server.reports.facts import JobFacts, plain
 from mcp_server.reports.markup import Html, element, escape, join, table
@@ -92,7 +92,8 @@ def _cards(facts: JobFacts) -> Html:
         own = facts.own_line
         if own is not None and own.verdict is not None and own.loss_difference is not None:
             verdict, difference, which = own.verdict, own.loss_difference, ""
-        cards.append(("benchmark", badge(verdict), f"{which}loss {difference:+.4g} on {measured.rows} rows"))
+        where = f"{measured.rows} rows of {measured.split}.jsonl"
+        cards.append(("benchmark", badge(verdict), f"{which}loss {difference:+.4g} on {where}"))
     speeds = sorted(value for _, value in history.speed[1:] or history.speed)
     if speeds:
         cards.append(("speed", f"{speeds[len(speeds) // 2]:,.0f} tokens/s", "median of the reports"))
@@ -186,8 +187,12 @@ def _benchmark(facts: JobFacts) -> Html:
         element("h2", "Benchmark against the base"),
         _comparison(measured),
         _ranking(measured),
+        _tasks(measured),
+        *(element("p", note, style="warning") for note in measured.notes),
         element(
-            "p", f"{newest.job_id} · test set {newest.data}, {measured.tokens:,} answer tokens", style="muted small"
+            "p",
+            f"{newest.job_id} · {measured.split}.jsonl of {newest.data}, {measured.tokens:,} counted tokens",
+            style="muted small",
         ),
     ]
     if older:
@@ -215,12 +220,29 @@ def _ranking(measured: BenchmarkReport) -> Html:
         (
             line.name,
             f"{line.loss:,.5g}",
-            "" if line.loss_difference is None else f"{line.loss_difference:+.4g}",
+            "" if line.loss_difference is None else f"{line.loss_difference:+.4g}, {spread(line.interval_95)}",
             "" if line.verdict is None else badge(line.verdict),
         )
         for line in measured.ranking
     ]
     return table(rows, head=("ranking", "loss", "against the base", "verdict"))
+
+
+def _tasks(measured: BenchmarkReport) -> Html:
+    """The scores of lm-evaluation-harness tasks."""
+    if not measured.tasks:
+        return Html("")
+    rows = [
+        (
+            f"{score.task} {score.metric}",
+            f"{score.base:,.5g}",
+            "–" if score.adapter is None else f"{score.adapter:,.5g}",
+            "" if score.verdict is None else join([badge(score.verdict), " ", spread(score.interval_95)]),
+            f"{score.examples:,}",
+        )
+        for score in measured.tasks
+    ]
+    return table(rows, head=("task", "base", _measured_adapter(measured), "verdict", "examples"))
 
 
 def _measured_adapter(measured: BenchmarkReport) -> str:
@@ -241,20 +263,20 @@ def _figures(measured: Measured) -> dict[str, Any]:
 def _figure(name: str, value: Any) -> str:
     if not isinstance(value, int | float):
         return "–"
-    return f"{value:.1%}" if name in METRICS else f"{value:,.5g}"
+    return figure(name, value, digits=1) if name in METRICS else f"{value:,.5g}"
 
 
 def _samples(facts: JobFacts) -> Html:
-    found: list[PastBenchmark] = [one for one in facts.benchmarks if one.report is not None and one.report.samples]
-    if not found or found[0].report is None:
+    measured = next((one.report for one in facts.benchmarks if one.report is not None and one.report.samples), None)
+    if measured is None:
         return Html("")
     blocks = [
         element(
             "div", *(_sample_part(name, value) for name, value in _fields(sample) if value is not None), style="sample"
         )
-        for sample in found[0].report.samples
+        for sample in measured.samples
     ]
-    return join([element("h2", "Samples of the test set"), *blocks])
+    return join([element("h2", f"Samples of {measured.split}.jsonl"), *blocks])
 
 
 def _fields(model: BaseModel) -> list[tuple[str, Any]]:

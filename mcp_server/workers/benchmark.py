@@ -156,6 +156,7 @@ def benchmark(worker: job.WorkerJob) -> dict[str, Any]:
         result.forgetting,
         result.keep,
         _called(outcomes, best),
+        options.split,
     )
     return result.model_dump(mode="json", exclude_none=True)
 

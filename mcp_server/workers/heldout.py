@@ -13,6 +13,8 @@ import mlx.nn as nn
 import numpy as np
 from mlx_lm.tuner.datasets import CacheDataset, create_dataset
 
+from mcp_server.datasets.features import FeatureNames
+from mcp_server.datasets.rows import renamed
 from mcp_server.errors import DataError
 from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.workers import job
@@ -43,9 +45,10 @@ class HeldOut:
         self._tokenizer = tokenizer
         self._window = window
         self.length = min(options.max_seq_length, window or options.max_seq_length)
+        names = options.over(FeatureNames()).features
         self.file = Path(options.data) / f"{options.split}.jsonl"
         with self.file.open(encoding="utf-8") as lines:
-            self._raw: list[dict[str, Any]] = [json.loads(line) for line in lines]
+            self._raw: list[dict[str, Any]] = [renamed(json.loads(line), names) for line in lines]
         try:
             data = create_dataset(self._raw, tokenizer, types.SimpleNamespace(mask_prompt=bool(options.mask_prompt)))
         except ValueError as error:

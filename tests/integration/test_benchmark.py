@@ -90,6 +90,42 @@ async def test_model_data_and_mask_come_from_the_adapter(client: Client, project
     assert report["samples"] == []
 
 
+async def test_rows_are_read_with_the_names_of_the_adapters_training(client: Client, project: Path, good: Path):
+    own = project / "own"
+    own.mkdir()
+    rows = (project / "data/test.jsonl").read_text(encoding="utf-8")
+    (own / "test.jsonl").write_text(rows.replace('"messages"', '"talk"'), encoding="utf-8")
+    config = good / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"data": str(own), "chat_feature": "talk"}))
+    asked = {"model": "model", "adapter_path": "adapters/good", "num_prompts": 4, "speed_trials": 0, "max_tokens": 32}
+    named = await measured(client, **asked)
+    plain = await measured(client, **asked, data="data", chat_feature="messages")
+    same = ("rows", "tokens", "base", "adapter", "samples")
+    assert [named[name] for name in same] == [plain[name] for name in same]
+    assert named["adapter"]["exact_match"] > 0.5
+    text = await refusal(client, "run_benchmark", **asked, chat_feature="messages")
+    assert "has the keys talk; expected 'messages'" in text and "chat_feature" in text
+
+
+@pytest.mark.parametrize(
+    ("recorded", "source"),
+    [
+        ({"data": "someone/some-data"}, "source='someone/some-data', output="),
+        ({"data": "rows", "hf_dataset": {"path": "someone/other"}}, "hf_dataset=<that of its training>, output="),
+    ],
+)
+async def test_data_on_the_hub_are_named_with_what_makes_a_folder_of_them(
+    client: Client, project: Path, good: Path, recorded: dict[str, Any], source: str
+):
+    config = good / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | recorded))
+    text = await refusal(client, "run_benchmark", model="model", adapter_path="adapters/good")
+    assert "someone/" in text and "are on the Hub" in text
+    assert "prepare_dataset(" in text and source in text
+    report = await measured(client, **QUICK, adapter_path="adapters/good")
+    assert report["rows"] == 40, "another folder is taken as ever"
+
+
 async def test_several_adapters_are_ranked_and_bad_ones_found_out(client: Client, project: Path, good: Path):
     adapters = project / "adapters"
     copy_adapter(good, adapters / "copy")
@@ -192,7 +228,7 @@ async def test_forgetting_schema_and_own_metric_are_reported(client: Client, pro
 async def test_base_alone_is_measured_on_plain_text(client: Client, project: Path):
     (project / "data/test.jsonl").write_text('{"text": "The lamp costs 42 euros."}\n' * 8)
     report = await measured(client, model="model", data="data", speed_trials=0)
-    assert report["summary"].startswith("base alone on 8 rows: loss ")
+    assert report["summary"].startswith("base alone on 8 rows of test.jsonl: loss ")
     assert "adapter" not in report
     assert any("no answers were compared" in note for note in report["notes"])
 

@@ -33,6 +33,7 @@ def put_adapter(
     *,
     job_id: str = "train-1",
     valid: str = "sha256:v",
+    valid_rows: int = 400,
     age: float = 0.0,
     results: dict[str, Any] | None = None,
     **options: Any,
@@ -49,7 +50,7 @@ def put_adapter(
         "data": {
             "path": given.data,
             "files": {"train.jsonl": "sha256:t" + "0" * 40, "valid.jsonl": valid},
-            "rows": {"train": 40},
+            "rows": {"train": 40, "valid": valid_rows},
         },
         "options": given.model_dump(mode="json"),
         "results": RESULTS | (results or {}),
@@ -124,6 +125,32 @@ def test_losses_of_other_data_are_not_ranked_against_each_other(project: Path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "rows", "together"),
+    [
+        ({}, {"val_batches": 1, "batch_size": 1}, 400, False),  # 100 rows, and a single one
+        ({}, {"val_batches": 100, "batch_size": 1}, 400, True),
+        ({}, {"val_batches": -1}, 400, False),
+        ({}, {"val_batches": -1, "batch_size": 1}, 100, True),  # all of them, one way or the other
+        ({}, {"stock": True}, 400, False),  # others at each validation
+        ({"stock": True}, {"stock": True, "seed": 1}, 400, True),
+        ({"val_batches": -1}, {"val_batches": -1, "stock": True}, 400, True),
+        ({"val_batches": -1}, {"val_batches": -1, "stock": True}, 401, False),  # stock leaves the last row out
+    ],
+)
+def test_validation_losses_of_other_rows_are_not_ranked_together(
+    project: Path, one: dict[str, Any], other: dict[str, Any], rows: int, together: bool
+):
+    for name, options in (("one", one), ("other", other)):
+        put_adapter(project / name, valid_rows=rows, **options)
+    ranks = {adapter.rank for adapter in list_adapters(AdapterRequest()).adapters}
+    assert ranks == (
+        {f"{place} of 2 by validation loss" for place in (1, 2)} if together else {"1 of 1 by validation loss"}
+    )
+    compared = list_adapters(AdapterRequest(compare=["one", "other"])).summary
+    assert ("can't be compared" in compared) != together
+
+
 def test_benchmarks_on_one_test_set_outrank_validation(project: Path):
     for name, val, held_out in (("a", 0.5, 0.8), ("b", 0.6, 0.3)):
         adapter = put_adapter(project / name, age=500, results={"final_val_loss": val})
@@ -134,6 +161,29 @@ def test_benchmarks_on_one_test_set_outrank_validation(project: Path):
     assert found.adapters[0].rank == "1 of 2 by benchmark loss"
     seen = found.adapters[0].benchmark
     assert seen is not None and (seen.verdict, seen.loss, seen.exact_match) == ("better", 0.3, 0.75)
+
+
+def test_adapters_without_a_validation_loss_are_ranked_by_benchmarks_of_the_same_test(project: Path):
+    unknown = {"final_val_loss": None, "best_val_loss": None}
+    for name, held_out, test in (("a", 0.8, {}), ("b", 0.3, {}), ("c", 0.1, {"tokens": 5}), ("validated", 0.5, {})):
+        results = {} if name == "validated" else unknown
+        adapter = put_adapter(project / name, age=900 if name == "c" else 500, results=results)
+        measured = BENCHMARK | {"adapter": BENCHMARK["adapter"] | {"loss": held_out}} | test
+        make_job(f"benchmark-20260101-000000-{name}", adapter_path=str(adapter), result=measured)
+    put_adapter(project / "unmeasured", results=unknown)
+    found = list_adapters(AdapterRequest())
+    assert [(adapter.path, adapter.rank) for adapter in found.adapters] == [
+        ("b", "1 of 3 by benchmark loss"),
+        ("validated", "2 of 3 by benchmark loss"),
+        ("a", "3 of 3 by benchmark loss"),
+        ("c", "1 of 1 by benchmark loss"),
+        ("unmeasured", None),
+    ]
+    assert found.summary == "b is 1 of 3 by benchmark loss; benchmark on test.jsonl: better, loss 0.3"
+    assert found.best is not None and found.best.path == "b" and found.best.arguments
+    compared = list_adapters(AdapterRequest(compare=["a", "b"])).summary
+    assert compared == "the second has the lower benchmark loss: 0.8 against 0.3"
+    assert "not known" in list_adapters(AdapterRequest(compare=["a", "unmeasured"])).summary
 
 
 def test_benchmark_of_a_jobs_checkpoints_is_told_of_the_adapters_own_line(project: Path):
@@ -207,6 +257,19 @@ def test_benchmark_losses_rank_only_where_they_mean_the_same(project: Path, othe
     assert (best.path, best.rank) == ("b" if ranked_by == "benchmark loss" else "a", f"1 of 2 by {ranked_by}")
     compared = list_adapters(AdapterRequest(compare=["a", "b"])).summary
     assert ("benchmark losses can't be compared" in compared) == (ranked_by == "validation loss")
+
+
+def test_verdict_on_the_rows_that_chose_the_weights_is_told_from_one_on_the_test(
+    project: Path, capsys: pytest.CaptureFixture[str]
+):
+    adapter = put_adapter(project / "a", age=500)
+    make_job("benchmark-20260101-000000-aaaa", adapter_path=str(adapter), result=BENCHMARK | {"split": "valid"})
+    found = list_adapters(AdapterRequest())
+    seen = found.adapters[0].benchmark
+    assert seen is not None and seen.split == "valid"
+    assert found.summary.endswith("benchmark on valid.jsonl: better, loss 0.5")
+    assert main(["adapters"]) == 0
+    assert "better -2 on valid.jsonl" in " ".join(capsys.readouterr().out.split())
 
 
 def test_newest_benchmark_counts_unless_the_weights_are_newer(project: Path):

@@ -130,6 +130,18 @@ def test_summary_names_scores_that_speak():
     assert "token F1" not in text
 
 
+def test_summary_names_the_rows_and_gives_an_own_metric_as_it_is():
+    base = outcome(None, 0.0, own_metric=np.full(60, 12.5))
+    adapter = outcome("/a/x", -0.2, 4, own_metric=np.full(60, 12.5) + np.linspace(1, 2, 60))
+    measured = base.measured(TOKENS), adapter.measured(TOKENS)
+    text = words.summarize(60, *measured, compare(base, adapter, TOKENS, 0), split="valid")
+    assert "on 60 rows of valid.jsonl, lower on" in text
+    assert "own metric 12.5 → 14 (better)" in text
+    assert words.summarize(60, base.measured(TOKENS), None, None).startswith(
+        "base alone on 60 rows of test.jsonl: loss"
+    )
+
+
 def test_report_of_one_adapter_stays_small_with_everything_in_it():
     spread = Spread(median=1234.0, min=1111.0, max=1300.0)
     speed = Speed(

@@ -114,7 +114,7 @@ def test_ladder_gives_up_what_harms_least_first():
     whole = roomy.peak / 1e9
     found = [shrink(expected(whole * share, stock=True), lengths()) for share in (2.0, 0.9, 0.3, 0.18)]
     given_up = [set(step.changes) if step is not None else None for step in found]
-    batch = {"grad_checkpoint", "batch_size", "grad_accumulation_steps", "iters"}
+    batch = {"grad_checkpoint", "batch_size", "grad_accumulation_steps", "iters", "val_batches"}
     assert given_up[:3] == [set(), {"grad_checkpoint"}, batch]
     assert given_up[3] is not None
     assert batch | {"max_seq_length"} <= given_up[3]
@@ -128,6 +128,16 @@ def test_smaller_batches_keep_the_update_and_the_rows_seen():
     assert options.batch_size < 4
     assert options.batch_size * options.grad_accumulation_steps == 4
     assert options.batch_size * options.iters == 400
+
+
+@pytest.mark.parametrize(("wanted", "rows"), [(25, 100), (-1, -1), (0, 0)])
+def test_smaller_batches_validate_on_as_many_rows(wanted: int, rows: int):
+    whole = expected(400, stock=True).peak / 1e9
+    found = shrink(expected(0.3 * whole, stock=True, val_batches=wanted), lengths())
+    assert found is not None
+    options = found.expected.options
+    assert options.batch_size < 4
+    assert (options.val_batches * options.batch_size if wanted > 0 else options.val_batches) == rows
 
 
 def test_plan_fits_even_if_the_estimate_errs_as_far_as_it_has_been_seen_to():
@@ -207,6 +217,24 @@ def test_data_that_is_not_there_or_empty(tmp_path: Path):
     (tmp_path / "train.jsonl").write_text("\n")
     with pytest.raises(DataError, match="is empty"):
         rows.read(tmp_path, None)
+
+
+def test_rows_with_names_of_their_own_are_measured_and_those_of_no_format_refused(tmp_path: Path):
+    row = {"q": "How much is the lamp?", "a": "42"}
+    (tmp_path / "train.jsonl").write_text("\n" + json.dumps(row) + "\n")
+    named = rows.read(tmp_path, BASE, {"q": "prompt", "a": "completion"})
+    (tmp_path / "train.jsonl").write_text(json.dumps({"prompt": row["q"], "completion": row["a"]}))
+    assert (named.format, named.longest) == ("completions", rows.read(tmp_path, BASE).longest)
+    (tmp_path / "train.jsonl").write_text("\n" + json.dumps(row))
+    with pytest.raises(
+        DataError, match=r"train.jsonl:2 has the keys a, q; .* prompt_feature .* prepare_dataset\(source='"
+    ):
+        rows.read(tmp_path, BASE)
+    with pytest.raises(DataError, match="expected 'messages', or 'q' and 'completion', or 'text'"):
+        rows.read(tmp_path, BASE, {"q": "prompt"})
+    (tmp_path / "train.jsonl").write_text("{")
+    with pytest.raises(DataError, match=r"not valid JSON.*; correct it, or"):
+        rows.read(tmp_path, BASE)
 
 
 @pytest.mark.parametrize(

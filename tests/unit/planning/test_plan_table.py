@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mcp_server.errors import DataError
 from mcp_server.jobs import store
 from mcp_server.jobs.store import JobFolder, JobSpec
 from mcp_server.planning import plan as planning
@@ -169,6 +170,27 @@ def test_plan_is_accepted_as_it_is_or_says_what_would_fit(
     started = start.start_training(TrainingRequest.model_validate(plan.arguments))
     assert started.iters == plan.arguments["iters"]
     assert started.train_rows == rows
+
+
+@pytest.mark.usefixtures("no_process")
+def test_plan_of_rows_with_names_of_their_own_is_accepted_as_it_is(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CLAUDE_PROJECT_DIR", str(tmp_path))
+    on(M2_16, tmp_path, monkeypatch)
+    (tmp_path / "data").mkdir()
+    for name in ("train", "valid"):
+        lines = [json.dumps({"q": f"How much is {number}?", "a": str(number)}) + "\n" for number in range(50)]
+        (tmp_path / f"data/{name}.jsonl").write_text("".join(lines))
+    asked = {"model": str(model_folder(folders, "qwen2.5-0.5b", None)), "data": "data"}
+    with pytest.raises(DataError, match="has the keys a, q"):
+        planned(PlanRequest.model_validate(asked))
+    names = {"prompt_feature": "q", "completion_feature": "a"}
+    plan = planned(PlanRequest.model_validate(asked | names))
+    assert plan.arguments is not None
+    assert plan.arguments.items() >= (names | {"mask_prompt": True}).items()
+    assert plan.arguments.keys() <= plan.reasons.keys(), "an argument without a reason"
+    assert start.start_training(TrainingRequest.model_validate(plan.arguments)).train_rows == 50
 
 
 def test_the_table_covers_the_range():

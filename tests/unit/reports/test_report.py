@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import argparse
 import html.parser
 import json
 import os
+import shlex
+import struct
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from mcp_server.cli import benchmark, models
+from mcp_server.cli.options import Options, read_options
+from mcp_server.conversion.options import ConvertOptions
 from mcp_server.errors import JobError, PathError
+from mcp_server.evaluation.adapters import candidates
+from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.jobs import store
+from mcp_server.jobs.store import JobSpec, JobState
 from mcp_server.reports.facts import collect
 from mcp_server.reports.write import write_final_reports, write_report
 from tests.recorded import BENCHMARK, course, make_job
@@ -190,6 +200,76 @@ def test_benchmark_of_several_adapters_is_in_the_report_of_each_training_with_it
     assert [own in page for page in pages] == [False, True]
     assert ["loss -2 on 12 rows" in page for page in pages] == [True, False]
     assert ["loss +1 on 12 rows" in page for page in pages] == [False, True]
+
+
+def asked_by(command: str | None, commands: ModuleType, model: type[Options]) -> Options:
+    """What the command line makes of a page's command."""
+    parser = argparse.ArgumentParser(prog="mlx-training")
+    commands.add_commands(parser.add_subparsers())
+    assert command is not None
+    return read_options(parser.parse_args(shlex.split(command)[1:]), model)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_command_of_a_benchmark_names_its_adapters_once_so_that_it_is_accepted(tmp_path: Path, number: int):
+    folders = [tmp_path / f"adapter-{place}" for place in range(number)]
+    for folder in folders:
+        folder.mkdir()
+        settings = {"num_layers": 2, "lora_parameters": {"rank": 8, "scale": 20.0, "dropout": 0.0}}
+        (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        (folder / "adapters.safetensors").write_bytes(struct.pack("<Q", 2) + b"{}")
+    names = [str(folder) for folder in folders]
+    # As start_benchmark writes it for a training's checkpoints: all three name adapters.
+    spec: dict[str, Any] = {"adapter_path": names[0], "adapters": names, "job_id": "train-1"} if names else {}
+    job = make_job("benchmark-20260101-010000-bbbb", result=BENCHMARK, num_prompts=0, tasks=["arc_easy"], **spec)
+    again = asked_by(collect(job).command, benchmark, BenchmarkOptions)
+    assert candidates(again).folders == folders
+    assert (again.model, again.num_prompts, again.tasks) == ("some/model", 0, ["arc_easy"])
+
+
+def test_command_of_a_conversion_names_a_folder_that_is_not_there_yet(tmp_path: Path):
+    made = tmp_path / "models/x-4bit"
+    spec = {"job_id": "convert-1", "kind": "convert", "created": 1.0, "project": "/project", "python": "python"}
+    job = store.create(JobSpec.model_validate(spec | {"options": {"model": "some/model", "mlx_path": str(made)}}))
+    job.write_state(JobState(status="completed"))
+    for free in (made, Path(f"{made}-2"), Path(f"{made}-3")):
+        assert asked_by(collect(job).command, models, ConvertOptions).mlx_path == str(free)
+        free.mkdir(parents=True)
+
+
+def test_page_of_a_benchmark_shows_what_its_verdict_rests_on(tmp_path: Path):
+    adapter = adapter_of(tmp_path, "train-20260101-000000-aaaa")
+    lines = [
+        {"name": "x", "adapter_path": adapter, "loss": 0.5, "loss_difference": -2.0, "interval_95": [-2.25, -1.75]},
+        {"name": "base", "loss": 2.5},
+    ]
+    tasks = [
+        {"task": "arc_easy", "metric": "acc", "examples": 40, "base": 0.25, "adapter": 0.3, "verdict": "no evidence"}
+    ]
+    note = "the first of 5 was chosen on these rows, which flatters it"
+    measured = BENCHMARK | {
+        "split": "valid",
+        "notes": [note],
+        "tasks": tasks,
+        "ranking": lines,
+        "adapter_path": adapter,
+    }
+    measured["base"] = BENCHMARK["base"] | {"own_metric": 12.5}
+    measured["adapter"] = BENCHMARK["adapter"] | {"own_metric": -3.0}
+    text = page_of(make_job("benchmark-20260101-010000-bbbb", adapter_path=adapter, result=measured)).text
+    for said in (
+        "12.5-3",
+        "0.0%75.0%",
+        "valid.jsonl of /project/data, 99 counted tokens",
+        "Samples of valid.jsonl",
+        "on 12 rows of valid.jsonl",
+        "95 % interval -2.25 to -1.75",
+        note,
+        "arc_easy acc0.250.3no evidence",
+    ):
+        assert said in text, said
+    assert "answer tokens" not in text, "without mask_prompt those of prompts count too"
+    assert "test set" not in text
 
 
 def test_benchmark_of_weights_that_were_replaced_does_not_count(tmp_path: Path):
