@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -38,7 +39,7 @@ class Record(NamedTuple):
 
 
 def find_files(source: Path) -> tuple[list[Path], list[Path]]:
-    """(files to read, files left out), sorted. Raises DataError when there is nothing to read.
+    """(files to read, files left out), sorted. Raises DataError when there is nothing to read, or a folder may not be listed.
 
     In a folder that has tables, text files are taken for notes (README.md) and left out.
     """
@@ -51,11 +52,7 @@ def find_files(source: Path) -> tuple[list[Path], list[Path]]:
                 f"known are {', '.join(TABLES + TEXT_FILES)}"
             )
         return [source], []
-    found = sorted(
-        path
-        for path in source.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(source).parts)
-    )
+    found = sorted(_files_below(source))
     tables = [path for path in found if path.suffix.lower() in TABLES and path.name not in _NOT_DATA]
     chosen = tables or [path for path in found if path.suffix.lower() in TEXT_FILES]
     if not chosen:
@@ -63,6 +60,18 @@ def find_files(source: Path) -> tuple[list[Path], list[Path]]:
         raise DataError(f"source {source} holds no data (found {names}); known are {', '.join(TABLES + TEXT_FILES)}")
     taken = set(chosen)
     return chosen, [path for path in found if path not in taken]
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The files below ``folder`` that are not hidden, nor in hidden folders."""
+
+    def refuse(error: OSError) -> None:  # passed over, as rglob does, it would read as empty
+        raise DataError(f"folder {error.filename} can't be read: {error.strerror}; check its permissions") from error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files = [Path(parent, name) for name in names if not name.startswith(".")]
+        yield from (file for file in files if file.is_file())
 
 
 def read_file(path: Path, *, chunk_characters: int) -> Iterator[Record]:

@@ -192,6 +192,26 @@ def test_errors_are_one_line_with_the_remedy(project: Path, capsys: pytest.Captu
         cli("dance")
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("the row of Jane Doe"), "KeyError, which nobody foresaw: a fault of mlx-training; report it"),
+        (PermissionError(13, "Permission denied", "/data"), "/data: Permission denied; check its permissions"),
+    ],
+)
+def test_errors_that_no_service_foresaw_are_one_line_too(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr("mcp_server.cli.platform.check_platform", broken)
+    assert cli("doctor") == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {said}") and shown.count("\n") == 1
+    assert "Jane" not in shown
+
+
 def test_the_demos_files_alone_go_into_a_new_folder(project: Path, capsys: pytest.CaptureFixture[str]):
     written = cli_json(capsys, "demo", "--only-files", "--output", "shop")
     assert Path(written["model"], "model.safetensors").stat().st_size > 1_000_000
