@@ -21,6 +21,7 @@ from mcp_server.crash import told
 from mcp_server.errors import brief, explain
 
 _MOST_ERROR = 4000  # characters; a path or a value that was given may be as long as one likes
+_TEXT: tuple[Any, ...] = (str, str | None)
 
 
 class NoArguments(BaseModel):
@@ -61,8 +62,13 @@ class ModelTool(Tool):
 
     def _options(self, arguments: dict[str, Any]) -> BaseModel:
         metadata = self.fn_metadata
+        fields = metadata.arg_model.model_fields
+        # Lists and objects come as JSON in a string from some clients. Where text is asked for it is text: prompts may be JSON.
+        texts = {
+            name: value for name, value in arguments.items() if name in fields and fields[name].annotation in _TEXT
+        }
         try:
-            return metadata.arg_model.model_validate(metadata.pre_parse_json(arguments))
+            return metadata.arg_model.model_validate(metadata.pre_parse_json(arguments) | texts)
         except ValidationError as error:
             raise ToolError(brief(str(explain(error, metadata.arg_model)), _MOST_ERROR)) from error
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
+from pydantic import BaseModel
 
 from mcp_server.errors import DataError
 from mcp_server.tools.tool import NoArguments, make_tool
+from tests.helpers import call
 from tests.recorded import make_job
 
 pytestmark = pytest.mark.anyio
@@ -84,6 +86,33 @@ async def test_what_the_system_refuses_is_told_with_its_path_and_what_to_do():
     assert text.startswith("/Users/x/Documents/data: Operation not permitted; check its permissions")
     assert "Privacy & Security" in text
     assert await said_by(has_no_room) == "the system refused: No space left on device; free disk space"
+
+
+class Asked(BaseModel):
+    """Every kind of field that may be given a string."""
+
+    text: str | None = None
+    needed: str = ""
+    many: list[str] | None = None
+    either: str | dict[str, Any] | None = None
+
+
+def repeat(asked: Asked) -> Asked:
+    """Say what was understood."""
+    return asked
+
+
+@pytest.mark.parametrize("text", ['{"item": "lamp"}', "[1, 2]", "null", '"quoted"', "7"])
+async def test_text_that_is_json_stays_text_where_text_is_asked_for(text: str):
+    server = MCPServer("test", tools=[make_tool(repeat, title="Repeat", read_only=True)])
+    async with Client(server) as client:
+        given = {"text": text, "needed": text, "many": '["a", "b"]', "either": '{"a": 1}'}
+        assert await call(client, "repeat", **given) == {
+            "text": text,
+            "needed": text,
+            "many": ["a", "b"],
+            "either": {"a": 1},
+        }
 
 
 async def test_an_error_in_words_is_those_words_and_no_more(client: Client):
