@@ -60,7 +60,8 @@ class ArgumentError(UserError):
 
 
 def brief(text: str, most: int) -> str:
-    """``text``, or its beginning with an ellipsis: what is read by a model has to be paid for."""
+    """``text`` without secrets, or its beginning with an ellipsis: what is read by a model has to be paid for."""
+    text = redact(text)  # before it is cut: half a token looks like none
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mcp_server.errors import ArgumentError, DataError, PathError
+from mcp_server.errors import ArgumentError, DataError, PathError, brief
 
 Score = Callable[[str, str], float]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -149,11 +149,11 @@ def own_metric(metric: str) -> Score:
             value = float(given)
         except Exception as error:
             raise DataError(
-                f"metric {function} failed on answer {answer[:80]!r}, reference {reference[:80]!r}: "
+                f"metric {function} failed on answer {brief(answer, 80)!r}, reference {brief(reference, 80)!r}: "
                 f"{type(error).__name__}: {error}; it takes two strings and gives a number"
             ) from error
         if not abs(value) < float("inf"):
-            raise DataError(f"metric {function} gave {value} for answer {answer[:80]!r}; give a finite number")
+            raise DataError(f"metric {function} gave {value} for answer {brief(answer, 80)!r}; give a finite number")
         return value
 
     return score

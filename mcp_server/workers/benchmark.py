@@ -12,7 +12,7 @@ import numpy as np
 from mlx_lm.generate import batch_generate
 
 from mcp_server.datasets.secrets import redact_value
-from mcp_server.errors import DataError, ModelError, UserError
+from mcp_server.errors import DataError, ModelError, UserError, brief
 from mcp_server.evaluation import compare, metrics, report, words
 from mcp_server.evaluation.adapters import CONFIG
 from mcp_server.evaluation.compare import Outcome
@@ -229,15 +229,13 @@ def _called(outcomes: list[Outcome], best: Outcome | None) -> str:
 
 
 def _samples(bench: Bench, base: Outcome, best: Outcome | None) -> list[report.Sample]:
-    def cut(text: str) -> str:
-        return text if len(text) <= report.SHOWN_CHARACTERS else text[: report.SHOWN_CHARACTERS - 1] + "…"
-
+    most = report.SHOWN_CHARACTERS
     return [
         report.Sample(
-            prompt=cut(question.text),
-            reference=cut(question.reference),
-            base=cut(base.answers[index]),
-            adapter=cut(best.answers[index]) if best else None,
+            prompt=brief(question.text, most),
+            reference=brief(question.reference, most),
+            base=brief(base.answers[index], most),
+            adapter=brief(best.answers[index], most) if best else None,
         )
         for index, question in enumerate(bench.questions[: bench.options.num_samples])
     ]
