@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +22,10 @@ from mcp_server.cli import main
 from mcp_server.cli.benchmark import ranking_table
 from mcp_server.cli.follow import follow
 from mcp_server.cli.options import add_options, read_options
+from mcp_server.errors import JobError
 from mcp_server.evaluation.report import BenchmarkReport
 from mcp_server.jobs import store
+from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions
 from tests.helpers import folder, status, wait_until
@@ -78,6 +81,33 @@ def test_convert_fuse_and_generate_on_the_command_line(project: Path, capsys: py
     assert "never overwritten" in capsys.readouterr().err
     assert cli("generate", "--model", "models/adapter-fused", "--prompt", "How much is the lamp?") == 0
     assert capsys.readouterr().out.strip() == said["adapter"]["text"].strip()
+
+
+@pytest.mark.anyio
+async def test_a_job_is_followed_from_a_thread_that_runs_a_loop_already(capsys: pytest.CaptureFixture[str]):
+    """So does the thread of a notebook's cells, from which the Python API follows."""
+    assert follow(make_job(events=course(4)).job_id).status == "completed"
+    assert "step 4 of 4" in capsys.readouterr().err
+    with pytest.raises(JobError, match="there is no job 'train-none'"):
+        follow("train-none")
+
+
+def test_an_interrupt_ends_the_following_alone_and_says_how_to_come_back():
+    job = make_job(events=course(4), status="working")
+    command = [sys.executable, "-m", "mcp_server.cli", "log", job.job_id, "--follow"]
+    with subprocess.Popen(["sleep", "60"]) as runner:
+        job.write_state(job.state().model_copy(update={"runner": ProcessIdentity.of(runner.pid), "ended": None}))
+        following = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert following.stderr is not None
+        while "step 4 of 4" not in following.stderr.readline():
+            assert following.poll() is None
+        following.send_signal(signal.SIGINT)
+        _, said = following.communicate(timeout=30)
+        assert runner.poll() is None
+        runner.kill()
+    assert following.returncode == 130
+    assert f"the job goes on; follow it with `mlx-training log {job.job_id} --follow`" in said
+    assert "Traceback" not in said
 
 
 def test_what_stands_in_brackets_is_text_and_no_mark(project: Path, capsys: pytest.CaptureFixture[str]):
