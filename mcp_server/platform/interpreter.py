@@ -15,6 +15,8 @@ INSTALL = (
     "or set MLX_TRAINING_PYTHON to a Python 3.11+ that has mlx-lm, pydantic and psutil"
 )
 
+_BUILDS = {"linux-cpu": "mlx[cpu]", "linux-cuda": "mlx[cuda13]"}
+
 
 def find() -> Path | None:
     """First found wins: ``$MLX_TRAINING_PYTHON``; this interpreter, if mlx-lm is installed in it (not imported);
@@ -30,6 +32,22 @@ def find() -> Path | None:
     # The folder behind the link: a job keeps the environment it was started with when a newer one takes its place.
     python = prepared().resolve() / "bin" / "python"
     return python if python.exists() else None
+
+
+def is_ours(python: Path) -> bool:
+    """Whether ``python``, which ``find`` gave, is of the environment that ``prepare_environment`` makes and may replace."""
+    return not os.environ.get("MLX_TRAINING_PYTHON") and python.parent.parent == prepared().resolve()
+
+
+def renewal(backend: str | None) -> str:
+    """What to do for whole and new mlx and mlx-lm where the jobs run."""
+    python = find()
+    if python is None or is_ours(python):
+        return "call prepare_environment with reinstall=true"
+    packages = f"'{_BUILDS[backend]}' mlx-lm" if backend in _BUILDS else "mlx mlx-lm"
+    advice = f"renew them where jobs run: `uv pip install --python {python} --upgrade --reinstall {packages}`"
+    named = os.environ.get("MLX_TRAINING_PYTHON")
+    return f"{advice}, or unset MLX_TRAINING_PYTHON, which names it, and call prepare_environment" if named else advice
 
 
 def prepared() -> Path:
