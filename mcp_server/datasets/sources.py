@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -19,6 +20,7 @@ from mcp_server.datasets.layouts import Unusable
 from mcp_server.datasets.rows import parse_line
 from mcp_server.datasets.scan import decode_line, read_lines
 from mcp_server.errors import DataError
+from mcp_server.platform import interpreter
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 TEXT_FILES = (".txt", ".md")
@@ -220,7 +222,10 @@ def _read_csv(path: Path) -> Iterator[Record]:
 
 def _read_parquet(path: Path) -> Iterator[Record]:
     """In a process of its own: pyarrow brings numpy, which the server must not load."""
-    command = launch.command(sys.executable, "mcp_server.workers.parquet", str(path))
+    # A plugin's server has no pyarrow; where jobs run it may have been installed.
+    own = importlib.util.find_spec("pyarrow") is not None
+    python = sys.executable if own else interpreter.find() or sys.executable
+    command = launch.command(python, "mcp_server.workers.parquet", str(path))
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout is not None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mcp_server.errors import ArgumentError, DataError, PathError, brief
+from mcp_server.platform.interpreter import install
 
 Score = Callable[[str, str], float]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -87,7 +88,7 @@ def json_schema(file: Path) -> Score:
     Raises PathError or DataError when the file is missing or no JSON Schema.
     """
     if importlib.util.find_spec("jsonschema") is None:
-        raise ArgumentError("json_schema needs the library jsonschema beside mlx-lm; `pip install jsonschema` there")
+        raise ArgumentError(f"json_schema needs the library jsonschema beside mlx-lm; {install('jsonschema')}")
     from jsonschema import SchemaError, validators
     from referencing import Registry
     from referencing.exceptions import Unresolvable

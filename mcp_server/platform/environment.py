@@ -73,7 +73,7 @@ def start_environment(
         if not (project / name).is_file():
             raise PlatformError(
                 f"{project} has no {name}: this copy of mlx-training was installed as a package, not as the plugin; "
-                "install MLX beside it with `pip install mlx-lm`"
+                f"install MLX beside it: {interpreter.install('mlx-lm')}"
             )
     uv = find_uv()
     _check_disk(target)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,10 +45,16 @@ def renewal(backend: str | None) -> str:
     python = find()
     if python is None or is_ours(python):
         return "call prepare_environment with reinstall=true"
-    packages = f"'{_BUILDS[backend]}' mlx-lm" if backend in _BUILDS else "mlx mlx-lm"
-    advice = f"renew them where jobs run: `uv pip install --python {python} --upgrade --reinstall {packages}`"
+    mlx = shlex.quote(_BUILDS.get(backend or "", "mlx"))
+    command = f"`uv pip install --python {shlex.quote(str(python))} --upgrade --reinstall {mlx} mlx-lm`"
+    advice = f"renew them where jobs run: {command}"
     named = os.environ.get("MLX_TRAINING_PYTHON")
     return f"{advice}, or unset MLX_TRAINING_PYTHON, which names it, and call prepare_environment" if named else advice
+
+
+def install(requirement: str, python: Path | str = sys.executable) -> str:
+    """The command that adds a package to the environment of ``python``. Of a plugin `uv sync` reaches none that it uses."""
+    return f"`uv pip install --python {shlex.quote(str(python))} {shlex.quote(requirement)}`"
 
 
 def prepared() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from mcp_server.evaluation.compare import Outcome
 from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.jobs.files import read_json, write_atomic
 from mcp_server.models import folder as models
+from mcp_server.platform.interpreter import install
 from mcp_server.workers import general_text, job
 from mcp_server.workers.harness import Harness, compare_tasks
 from mcp_server.workers.heldout import HeldOut
@@ -70,7 +70,7 @@ class Bench:
         }
         rouge = metrics.rouge_l()
         if rouge is None:
-            self.notes.append(f"ROUGE-L was left out: `uv pip install --python {sys.executable} rouge-score`")
+            self.notes.append(f"ROUGE-L was left out: {install('rouge-score')}")
         elif any(rouge(reference, reference) for reference in references):
             chosen["rouge_l"] = rouge  # it knows the letters a-z and digits alone
         if all(map(metrics.is_record, references)):

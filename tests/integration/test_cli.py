@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from tests.random_adapters import make_adapter
 from tests.recorded import BENCHMARK, course, make_job
 from tests.tiny import make_tiny_model
 
+ROOT = Path(__file__).resolve().parents[2]
 TRAIN = (
     "--model model --data data --adapter-path adapters/cli --iters 6 --num-layers 1 --batch-size 2 --val-batches 1"
     " --max-seq-length 64 --steps-per-report 2 --learning-rate 1e-3 --lora-parameters"
@@ -240,6 +242,21 @@ def test_errors_that_no_service_foresaw_are_one_line_too(
     shown = capsys.readouterr().err
     assert shown.startswith(f"error: {said}") and shown.count("\n") == 1
     assert "Jane" not in shown
+
+
+@pytest.mark.parametrize("words", [["explain", "rm -rf adapters"], ["log"]])
+def test_a_command_installed_without_the_plugin_says_that_it_has_no_gate(words: list[str], tmp_path: Path):
+    site = tmp_path / "site-packages"
+    shutil.copytree(
+        ROOT / "mcp_server", site / "mcp_server", ignore=shutil.ignore_patterns("*.safetensors", "__pycache__")
+    )
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from mcp_server.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(site), "guard", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: there is no gate in {site / 'hooks'}") and done.stderr.count("\n") == 1
+    assert "uv tool install --editable" in done.stderr
 
 
 def test_the_demos_files_alone_go_into_a_new_folder(project: Path, capsys: pytest.CaptureFixture[str]):
