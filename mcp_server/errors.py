@@ -1,8 +1,8 @@
 """The errors that people and the model read.
 
 Every message says what is wrong, the value seen, and what to do next. Services raise these and know nothing of MCP;
-``tools.tool`` turns them into the SDK's ``ToolError`` at the boundary (any other exception's text is hidden from the
-model), the command line prints them after "error:".
+``tools.tool`` turns them into the SDK's ``ToolError`` at the boundary, the command line prints them after "error:"; what
+both say of any other exception is in ``crash``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ class ArgumentError(UserError):
 
 
 def brief(text: str, most: int) -> str:
-    """``text``, or its beginning with an ellipsis: what is read by a model has to be paid for."""
+    """``text`` without secrets, or its beginning with an ellipsis: what is read by a model has to be paid for."""
+    text = redact(text)  # before it is cut: half a token looks like none
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

@@ -53,6 +53,20 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def not_root(tmp_path: Path) -> Iterator[None]:
+    """This test as an ordinary user, whom permissions stop. Named last among a test's fixtures."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and str(folder).startswith("/tmp"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+@pytest.fixture
 async def client() -> AsyncIterator[Client]:
     """A client of a server in this process."""
     async with Client(build_server()) as connected:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ def list_adapters(request: AdapterRequest) -> AdapterList:
     root = settings.resolve(request.folder) if request.folder else settings.project()
     if not root.is_dir():
         raise PathError(f"folder={str(root)!r} is not a folder; give one that holds adapters, or leave it out")
+    os.scandir(root).close()  # one that may not be listed would read as one without adapters
     found = find_adapters(root)
     ranked = _ranked(_describe(found.folders))
     shown = ranked[request.offset : request.offset + request.limit]

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from mcp_server import __version__
-from mcp_server.errors import UserError
+from mcp_server.crash import told
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,8 +15,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         return chosen.run(chosen)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        print(f"error: {told(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

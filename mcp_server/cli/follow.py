@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-import anyio
+from anyio.from_thread import start_blocking_portal
 from pydantic import BaseModel
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -42,7 +42,9 @@ def run_job(
 def follow(job_id: str, *, quiet: bool = False) -> LogDelta:
     """Show the job until it ends; the last news. Ctrl-C leaves the job running and says how to come back."""
     try:
-        return anyio.run(_follow, job_id, quiet)
+        # In a thread of its own: a notebook runs a loop in this one already, and a thread may have one alone.
+        with start_blocking_portal() as portal:
+            return portal.call(_follow, job_id, quiet)
     except KeyboardInterrupt:
         print(
             f"\nthe job goes on; follow it with `mlx-training log {job_id} --follow`, "

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mcp_server.errors import PathError
+
 HOOKS = Path(__file__).resolve().parents[2] / "hooks"
 
 
@@ -33,7 +35,10 @@ def _gate() -> Any:
     try:
         from guard import gate
     except ImportError as error:
-        raise FileNotFoundError(f"the gate is not in {HOOKS}; run mlx-training from the plugin's folder") from error
+        raise PathError(
+            f"there is no gate in {HOOKS}: it is part of the plugin, and this mlx-training was installed without it; "
+            "install from a clone with `uv tool install --editable .`, which uses what is there"
+        ) from error
     return gate
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +21,7 @@ from mcp_server.datasets.rows import parse_line
 from mcp_server.datasets.scan import decode_line, read_lines
 from mcp_server.datasets.split import NAMES, rank_of, split_named
 from mcp_server.errors import DataError
+from mcp_server.platform import interpreter
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 TEXT_FILES = (".txt", ".md")
@@ -40,7 +43,7 @@ class Record(NamedTuple):
 
 
 def find_files(source: Path) -> tuple[list[Path], list[Path]]:
-    """(files to read, files left out), sorted. Raises DataError when there is nothing to read.
+    """(files to read, files left out), sorted. Raises DataError when there is nothing to read, or a folder may not be listed.
 
     In a folder that has tables, text files are taken for notes (README.md) and left out.
     """
@@ -53,11 +56,7 @@ def find_files(source: Path) -> tuple[list[Path], list[Path]]:
                 f"known are {', '.join(TABLES + TEXT_FILES)}"
             )
         return [source], []
-    found = sorted(
-        path
-        for path in source.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(source).parts)
-    )
+    found = sorted(_files_below(source))
     tables = [path for path in found if path.suffix.lower() in TABLES and path.name not in _NOT_DATA]
     chosen = tables or [path for path in found if path.suffix.lower() in TEXT_FILES]
     if not chosen:
@@ -83,6 +82,18 @@ def splits_of(files: list[Path], source: Path) -> dict[Path, str]:
 def _split_of(path: Path) -> str | None:
     folders = (split_named(name) for name in reversed(path.parent.parts))
     return split_named(path.stem) or next(filter(None, folders), None)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """The files below ``folder`` that are not hidden, nor in hidden folders."""
+
+    def refuse(error: OSError) -> None:  # passed over, as rglob does, it would read as empty
+        raise DataError(f"folder {error.filename} can't be read: {error.strerror}; check its permissions") from error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files = [Path(parent, name) for name in names if not name.startswith(".")]
+        yield from (file for file in files if file.is_file())
 
 
 def read_file(path: Path, *, chunk_characters: int) -> Iterator[Record]:
@@ -250,7 +261,10 @@ def _read_csv(path: Path) -> Iterator[Record]:
 
 def _read_parquet(path: Path) -> Iterator[Record]:
     """In a process of its own: pyarrow brings numpy, which the server must not load."""
-    command = launch.command(sys.executable, "mcp_server.workers.parquet", str(path))
+    # A plugin's server has no pyarrow; where jobs run it may have been installed.
+    own = importlib.util.find_spec("pyarrow") is not None
+    python = sys.executable if own else interpreter.find() or sys.executable
+    command = launch.command(python, "mcp_server.workers.parquet", str(path))
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
         assert process.stdout is not None

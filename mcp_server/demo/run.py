@@ -18,6 +18,7 @@ from rich.table import Table
 from mcp_server.demo import BASE, task
 from mcp_server.demo.files import new_folder
 from mcp_server.errors import UserError
+from mcp_server.platform import interpreter
 from mcp_server.training import curve
 from mcp_server.training.history import read_history
 
@@ -103,7 +104,8 @@ class Demo:
         self._console.print(curve.as_text(read_history(metrics).train), highlight=False)
         png = adapter / "loss.png"
         self._say(f"\nadapter:    {adapter}")
-        self._say(f"loss curve: {png}" if png.exists() else "loss curve as PNG: install the extra 'plot' (matplotlib)")
+        missing = interpreter.install(curve.MATPLOTLIB, interpreter.require())
+        self._say(f"loss curve: {png}" if png.exists() else f"loss curve as PNG needs matplotlib: {missing}")
         if base["exact_match"] > 0.10 or tuned["exact_match"] < 0.80:
             raise DemoError(
                 f"exact match went from {base['exact_match']:.0%} to {tuned['exact_match']:.0%}, not from at most 10 % "

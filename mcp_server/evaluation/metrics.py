@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mcp_server.errors import ArgumentError, DataError, PathError
+from mcp_server.errors import ArgumentError, DataError, PathError, brief
+from mcp_server.platform.interpreter import install
 
 Score = Callable[[str, str], float]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -87,7 +88,7 @@ def json_schema(file: Path) -> Score:
     Raises PathError or DataError when the file is missing or no JSON Schema.
     """
     if importlib.util.find_spec("jsonschema") is None:
-        raise ArgumentError("json_schema needs the library jsonschema beside mlx-lm; `pip install jsonschema` there")
+        raise ArgumentError(f"json_schema needs the library jsonschema beside mlx-lm; {install('jsonschema')}")
     from jsonschema import SchemaError, validators
     from referencing import Registry
     from referencing.exceptions import Unresolvable
@@ -149,11 +150,11 @@ def own_metric(metric: str) -> Score:
             value = float(given)
         except Exception as error:
             raise DataError(
-                f"metric {function} failed on answer {answer[:80]!r}, reference {reference[:80]!r}: "
+                f"metric {function} failed on answer {brief(answer, 80)!r}, reference {brief(reference, 80)!r}: "
                 f"{type(error).__name__}: {error}; it takes two strings and gives a number"
             ) from error
         if not abs(value) < float("inf"):
-            raise DataError(f"metric {function} gave {value} for answer {answer[:80]!r}; give a finite number")
+            raise DataError(f"metric {function} gave {value} for answer {brief(answer, 80)!r}; give a finite number")
         return value
 
     return score

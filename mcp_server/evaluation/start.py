@@ -126,7 +126,7 @@ def _checked_tasks(options: BenchmarkOptions) -> list[str] | None:
     if not _has_package(python, "lm_eval"):
         raise PlatformError(
             f"tasks need lm-evaluation-harness, which {python} does not have; install it: "
-            f"`uv pip install --python {python} '{_LM_EVAL}'` (in this repository: `uv sync --extra mlx --extra lm-eval`)"
+            f"{interpreter.install(_LM_EVAL, python)} (in this repository: `uv sync --extra mlx --extra lm-eval`)"
         )
     checked: list[str] = []
     for task in options.tasks:

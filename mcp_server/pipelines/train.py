@@ -6,7 +6,8 @@
     result = TrainPipeline(config).execute()
 
 It runs in the foreground with progress on the screen, through the same job machinery as the tools: the job survives this
-process and can be followed, stopped and resumed from anywhere. Other back ends are added with ``register_backend``.
+process and can be followed, stopped and resumed from anywhere. In a notebook the cell waits for the end. Other back ends
+are added with ``register_backend``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ from mcp_server.training.start import start_training
 
 
 class TrainConfig(BaseModel):
-    """What to train. Every option of ``start_lora_training`` may be given by its name besides the fields here."""
+    """What to train. Every option of ``start_lora_training`` may be given by its name besides the fields here.
+
+    Its ``backend``, which the ranks of a training over several machines speak, is taken from a hostfile here.
+    """
 
     model_config = ConfigDict(extra="allow")
 

@@ -54,20 +54,26 @@ def start_environment(
 ) -> JobFolder | EnvironmentResult:
     """Start the job that makes or repairs the environment; or the result, when jobs already have a whole one.
 
-    Raises PlatformError when it can't be made here.
+    Raises PlatformError when it can't be made here, or when jobs run in another and would not use it.
     """
     backend = require_platform()
     target = interpreter.prepared()
-    if not reinstall:
-        present = _already(target, project, imports)
+    python = interpreter.find()  # raises when MLX_TRAINING_PYTHON is wrong: then no environment of ours would be used
+    if python is not None and not reinstall:
+        present = _already(python, target, project, imports)
         if present is not None:
             return present
+    if python is not None and not interpreter.is_ours(python):
+        broken = "" if reinstall else ", which has mlx-lm but can't import it,"
+        raise PlatformError(
+            f"jobs run in {python}{broken} and would not use a new environment; {interpreter.renewal(backend)}"
+        )
     extra = "cuda" if backend == "linux-cuda" else "mlx"
     for name in ("pyproject.toml", "uv.lock"):
         if not (project / name).is_file():
             raise PlatformError(
                 f"{project} has no {name}: this copy of mlx-training was installed as a package, not as the plugin; "
-                "install MLX beside it with `pip install mlx-lm`"
+                f"install MLX beside it: {interpreter.install('mlx-lm')}"
             )
     uv = find_uv()
     _check_disk(target)
@@ -77,22 +83,14 @@ def start_environment(
     return service.start("environment", options, job_id=job_id, scratch=scratch, python=Path(sys.executable))
 
 
-def _already(target: Path, project: Path, imports: str) -> EnvironmentResult | None:
-    """The interpreter that jobs would use, if it is whole and not an outdated environment of ours."""
-    python = interpreter.find()  # raises when MLX_TRAINING_PYTHON is wrong: then no environment of ours would be used
-    if python is None:
-        return None
-    ours = python.parent.parent == target.resolve()
+def _already(python: Path, target: Path, project: Path, imports: str) -> EnvironmentResult | None:
+    """The environment of ``python``, in which jobs run, if it is whole and not an outdated one of ours."""
+    ours = interpreter.is_ours(python)
     mark = read_json(target / MARK) if ours else None
     if ours and (mark is None or mark.get("lock") != lock_hash(project)):
         return None
     if not is_whole(python, imports):
-        if ours:
-            return None
-        raise PlatformError(
-            f"jobs run in {python}, which has mlx-lm but can't import it; repair that environment "
-            "(`uv sync --extra mlx --reinstall`), or unset MLX_TRAINING_PYTHON if it names it"
-        )
+        return None
     versions = {str(k): str(v) for k, v in ((mark or {}).get("versions") or {}).items()}
     return EnvironmentResult(
         python=str(python), versions=versions, made=False, note="jobs already have a whole environment; nothing to do"

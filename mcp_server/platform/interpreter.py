@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,6 +15,8 @@ INSTALL = (
     "call prepare_environment (`mlx-training prepare-environment`), which installs MLX with locked versions, "
     "or set MLX_TRAINING_PYTHON to a Python 3.11+ that has mlx-lm, pydantic and psutil"
 )
+
+_BUILDS = {"linux-cpu": "mlx[cpu]", "linux-cuda": "mlx[cuda13]"}
 
 
 def find() -> Path | None:
@@ -30,6 +33,28 @@ def find() -> Path | None:
     # The folder behind the link: a job keeps the environment it was started with when a newer one takes its place.
     python = prepared().resolve() / "bin" / "python"
     return python if python.exists() else None
+
+
+def is_ours(python: Path) -> bool:
+    """Whether ``python``, which ``find`` gave, is of the environment that ``prepare_environment`` makes and may replace."""
+    return not os.environ.get("MLX_TRAINING_PYTHON") and python.parent.parent == prepared().resolve()
+
+
+def renewal(backend: str | None) -> str:
+    """What to do for whole and new mlx and mlx-lm where the jobs run."""
+    python = find()
+    if python is None or is_ours(python):
+        return "call prepare_environment with reinstall=true"
+    mlx = shlex.quote(_BUILDS.get(backend or "", "mlx"))
+    command = f"`uv pip install --python {shlex.quote(str(python))} --upgrade --reinstall {mlx} mlx-lm`"
+    advice = f"renew them where jobs run: {command}"
+    named = os.environ.get("MLX_TRAINING_PYTHON")
+    return f"{advice}, or unset MLX_TRAINING_PYTHON, which names it, and call prepare_environment" if named else advice
+
+
+def install(requirement: str, python: Path | str = sys.executable) -> str:
+    """The command that adds a package to the environment of ``python``. Of a plugin `uv sync` reaches none that it uses."""
+    return f"`uv pip install --python {shlex.quote(str(python))} {shlex.quote(requirement)}`"
 
 
 def prepared() -> Path:

@@ -229,16 +229,14 @@ def software_checks(found: dict[str, object], backend: str | None) -> list[Check
             name="mlx",
             status="warning" if faults else "ok",
             value=versions,
-            remedy=f"{'; '.join(faults)}; call prepare_environment with reinstall=true, or update them"
-            if faults
-            else None,
+            remedy=f"{'; '.join(faults)}; {interpreter.renewal(backend)}" if faults else None,
         )
     ]
     wanted = "cpu" if backend == "linux-cpu" else "gpu"
     device = found.get("device")
     if device == wanted:
         return [*checks, _line("device", str(device))]
-    remedy = "reinstall mlx natively for this machine: `uv sync --extra mlx --reinstall-package mlx`"
+    remedy = f"that is another machine's build of mlx; {interpreter.renewal(backend)}"
     value = f"default device is {device}, expected {wanted}"
     return [*checks, Check(name="device", status="failed", value=value, remedy=remedy)]
 

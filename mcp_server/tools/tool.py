@@ -13,12 +13,15 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase, FuncMetadata
+from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, ImageContent, TextContent, ToolAnnotations
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
-from mcp_server.errors import UserError, brief, explain
+from mcp_server.crash import told
+from mcp_server.errors import brief, explain
 
 _MOST_ERROR = 4000  # characters; a path or a value that was given may be as long as one likes
+_TEXT: tuple[Any, ...] = (str, str | None)
 
 
 class NoArguments(BaseModel):
@@ -41,23 +44,33 @@ class Illustrated(Generic[Result]):
 class ModelTool(Tool):
     """A tool whose arguments are a pydantic model and whose result is one.
 
-    Unknown arguments are refused; every anticipated failure reaches the model as one clear sentence.
+    Unknown arguments are refused; every failure reaches the model as one clear sentence.
     """
 
     async def run(self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False) -> Any:
-        metadata = self.fn_metadata
         try:
-            options = metadata.arg_model.model_validate(metadata.pre_parse_json(arguments))
-        except ValidationError as error:
-            raise ToolError(brief(str(explain(error, metadata.arg_model)), _MOST_ERROR)) from error
-        try:
+            options = self._options(arguments)
             if self.is_async:
                 result = await self.fn(options, context)
             else:
                 result = await anyio.to_thread.run_sync(self.fn, options)
-        except UserError as error:
-            raise ToolError(brief(str(error), _MOST_ERROR)) from error
-        return _as_call_result(result) if convert_result else result
+            return _as_call_result(result) if convert_result else result
+        except (MCPError, ToolError):
+            raise
+        except Exception as error:  # the SDK would send the text of whatever came out of here
+            raise ToolError(brief(str(told(error)), _MOST_ERROR)) from error
+
+    def _options(self, arguments: dict[str, Any]) -> BaseModel:
+        metadata = self.fn_metadata
+        fields = metadata.arg_model.model_fields
+        # Lists and objects come as JSON in a string from some clients. Where text is asked for it is text: prompts may be JSON.
+        texts = {
+            name: value for name, value in arguments.items() if name in fields and fields[name].annotation in _TEXT
+        }
+        try:
+            return metadata.arg_model.model_validate(metadata.pre_parse_json(arguments) | texts)
+        except ValidationError as error:
+            raise ToolError(brief(str(explain(error, metadata.arg_model)), _MOST_ERROR)) from error
 
 
 def _as_call_result(found: BaseModel | Illustrated[BaseModel]) -> CallToolResult:

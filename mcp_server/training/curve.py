@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from mcp_server import launch
+from mcp_server.platform.interpreter import install
 from mcp_server.training.history import AlertMark, History, Points, read_history, smooth, thin
 
 PICTURE = "loss.png"  # in the job folder and beside the adapter
-NO_MATPLOTLIB = "matplotlib is missing in the environment that runs the jobs; install the extra 'plot'"
-
+MATPLOTLIB = "matplotlib>=3.10"
 _MISSING = 3  # exit code without matplotlib
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # braille dots of a cell, by column and row
 _BARS = "▁▂▃▄▅▆▇█"
@@ -45,7 +45,7 @@ def write_png(runs: Mapping[str, Path], png: Path, python: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"the picture could not be drawn: {error}"
     if done.returncode == _MISSING:
-        return NO_MATPLOTLIB
+        return f"matplotlib is missing where the jobs run; {install(MATPLOTLIB, python)}"
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     return None if done.returncode == 0 and png.exists() else f"the picture could not be drawn: {last[:200]}"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,14 @@ import numpy as np
 from mlx_lm.generate import batch_generate
 
 from mcp_server.datasets.secrets import redact_value
-from mcp_server.errors import DataError, ModelError, UserError
+from mcp_server.errors import DataError, ModelError, UserError, brief
 from mcp_server.evaluation import compare, metrics, report, words
 from mcp_server.evaluation.adapters import CONFIG
 from mcp_server.evaluation.compare import Outcome
 from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.jobs.files import read_json, write_atomic
 from mcp_server.models import folder as models
+from mcp_server.platform.interpreter import install
 from mcp_server.workers import general_text, job
 from mcp_server.workers.harness import Harness, compare_tasks
 from mcp_server.workers.heldout import HeldOut
@@ -70,7 +70,7 @@ class Bench:
         }
         rouge = metrics.rouge_l()
         if rouge is None:
-            self.notes.append(f"ROUGE-L was left out: `uv pip install --python {sys.executable} rouge-score`")
+            self.notes.append(f"ROUGE-L was left out: {install('rouge-score')}")
         elif any(rouge(reference, reference) for reference in references):
             chosen["rouge_l"] = rouge  # it knows the letters a-z and digits alone
         if all(map(metrics.is_record, references)):
@@ -230,15 +230,13 @@ def _called(outcomes: list[Outcome], best: Outcome | None) -> str:
 
 
 def _samples(bench: Bench, base: Outcome, best: Outcome | None) -> list[report.Sample]:
-    def cut(text: str) -> str:
-        return text if len(text) <= report.SHOWN_CHARACTERS else text[: report.SHOWN_CHARACTERS - 1] + "…"
-
+    most = report.SHOWN_CHARACTERS
     return [
         report.Sample(
-            prompt=cut(question.text),
-            reference=cut(question.reference),
-            base=cut(base.answers[index]),
-            adapter=cut(best.answers[index]) if best else None,
+            prompt=brief(question.text, most),
+            reference=brief(question.reference, most),
+            base=brief(base.answers[index], most),
+            adapter=brief(best.answers[index], most) if best else None,
         )
         for index, question in enumerate(bench.questions[: bench.options.num_samples])
     ]

@@ -21,7 +21,7 @@ from mcp_server.conversion.report import ConversionResult, summarize_conversion
 from mcp_server.conversion.source import check_convertible, converted_bytes
 from mcp_server.conversion.start import check_disk
 from mcp_server.conversion.text import GENERAL_TEXT, name_of
-from mcp_server.errors import ModelError
+from mcp_server.errors import ModelError, brief
 from mcp_server.evaluation.statistics import loss_interval
 from mcp_server.models.folder import size_bytes
 from mcp_server.planning.budget import free_bytes
@@ -122,7 +122,7 @@ def _try(
         bits_per_weight=round(bits, 3),
         perplexity=_perplexity(sums, counts),
         measured_on=f"{int(counts.sum())} tokens of {name_of(text)}",
-        sample=sample[:200],
+        sample=brief(sample, 200),
         notes=notes,
         seconds=0,
         **({} if source_sums is None else _change(source_sums, sums, counts)),

@@ -20,7 +20,7 @@ from mcp_server.conversion.report import FusionResult, summarize_fusion
 from mcp_server.conversion.source import fused_bytes, quantization_of
 from mcp_server.conversion.start import check_disk
 from mcp_server.conversion.text import GENERAL_TEXT, name_of
-from mcp_server.errors import ModelError
+from mcp_server.errors import ModelError, brief
 from mcp_server.jobs.files import read_json
 from mcp_server.models.folder import check, size_bytes
 from mcp_server.workers import effect, job
@@ -146,7 +146,7 @@ class _Fusion:
             perplexity=self._perplexities(fused),
             same_greedy_text=sample == self._sample,
             measured_on=measured_on,
-            sample=sample[:200],
+            sample=brief(sample, 200),
             notes=self._notes(adapter),
             seconds=0,
         )

@@ -15,6 +15,7 @@ from mcp_server.errors import DataError, PlatformError
 from mcp_server.evaluation.compare import compare_scores
 from mcp_server.evaluation.options import BenchmarkOptions
 from mcp_server.evaluation.report import TaskScore, judge
+from mcp_server.platform.interpreter import install
 
 Scores = dict[tuple[str, str], np.ndarray]
 """(task, metric) → score of each example, (examples,)."""
@@ -31,7 +32,7 @@ class Harness:
         except ImportError as error:
             raise PlatformError(
                 f"tasks need lm-evaluation-harness and {sys.executable} can't import it ({error}); install it: "
-                f"`uv pip install --python {sys.executable} 'lm-eval>=0.4.9'`"
+                f"{install('lm-eval>=0.4.9')}"
             ) from error
         self._options = options
         files = [Path(task) for task in options.tasks or [] if task.endswith((".yaml", ".yml"))]

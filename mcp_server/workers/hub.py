@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -17,6 +16,7 @@ from mcp_server.datasets.features import FeatureNames
 from mcp_server.datasets.hub import HubAnswer, HubRequest, entries, name_of
 from mcp_server.datasets.rows import renamed
 from mcp_server.errors import DataError
+from mcp_server.platform.interpreter import install
 from mcp_server.workers.voice import Voice, answer
 
 _SPLITS = ("train", "valid", "test")
@@ -41,7 +41,7 @@ def load_rows(arguments: types.SimpleNamespace, tokenizer: Any) -> tuple[Any, An
 
 
 def _check_library(data: str, hub: Any) -> None:
-    install = f"install it: `uv pip install --python {sys.executable} 'datasets>={_OLDEST}'`, or give a folder"
+    advice = f"install it: {install(f'datasets>={_OLDEST}')}, or give a folder"
     try:
         library: Any = importlib.import_module("datasets")
     except ModuleNotFoundError as error:
@@ -50,9 +50,9 @@ def _check_library(data: str, hub: Any) -> None:
             if hub is not None
             else f"data {data!r} is no folder here, so it was looked for on the Hub, which"
         )
-        raise DataError(f"{what} needs the library {error.name!r}; {install}") from error
+        raise DataError(f"{what} needs the library {error.name!r}; {advice}") from error
     if int(library.__version__.split(".")[0]) < _OLDEST:
-        raise DataError(f"datasets {library.__version__} is too old: it runs code that comes with data; {install}")
+        raise DataError(f"datasets {library.__version__} is too old: it runs code that comes with data; {advice}")
 
 
 def _reason(error: Exception) -> str:

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any, Literal, TextIO
 
 from mcp_server.datasets.secrets import redact, redact_value
-from mcp_server.errors import UserError
+from mcp_server.errors import UserError, brief
 from mcp_server.jobs import world
 from mcp_server.jobs.events import EventWriter
 from mcp_server.jobs.files import read_json, write_json
@@ -152,7 +152,7 @@ def _keep_lock_to_ourselves() -> None:
 
 def failure(error: Exception) -> Outcome:
     """The outcome of an error that nobody foresaw, with its kind and remedy where they are known."""
-    text = redact(f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")
+    text = brief(f"{type(error).__name__}: {' '.join(str(error).split())}", 500)
     cause = "out-of-memory" if isinstance(error, MemoryError) else kind_of_failure(text)
     todo = remedy(cause) if cause else "the whole traceback is in job.log"
     return Outcome(status="failed", why=f"{text}; {todo}", cause=cause)

@@ -1,4 +1,4 @@
-"""The rows of a Parquet file as JSON lines on standard output. Needs pyarrow (the extra ``parquet``)."""
+"""The rows of a Parquet file as JSON lines on standard output. Needs pyarrow."""
 
 from __future__ import annotations
 
@@ -8,17 +8,14 @@ import os
 import sys
 from typing import Any
 
-_INSTALL = (
-    "pyarrow is not installed; install it with `uv sync --extra parquet` (or pip install 'mlx-training[parquet]'), "
-    "or export the data as JSONL"
-)
+from mcp_server.platform.interpreter import install
 
 
 def main() -> None:
     try:
         parquet: Any = importlib.import_module("pyarrow.parquet")
     except ModuleNotFoundError:
-        sys.exit(_INSTALL)
+        sys.exit(f"pyarrow is not installed; {install('pyarrow>=20')}, or export the data as JSONL")
     try:
         with parquet.ParquetFile(sys.argv[1]) as file:
             for batch in file.iter_batches(batch_size=1024):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,5 +50,6 @@ def make_reporter(options: TrainingOptions) -> TrainingCallback | None:
         )
     except ImportError as error:
         raise ArgumentError(
-            f"report_to={options.report_to!r}: {error}; install it beside mlx-lm, or leave report_to out"
+            f"report_to={options.report_to!r}: {error}; install it where jobs run, in the environment of {sys.executable}, or "
+            "leave report_to out"
         ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -166,26 +166,12 @@ async def test_bad_conversion_input_is_named(client: Client, project: Path):
 
 
 @pytest.fixture
-def not_root() -> Iterator[None]:
-    """This test as an ordinary user, whom permissions stop."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    yield
-    os.seteuid(0)
-
-
-@pytest.fixture
 def locked_project(project: Path, home: Path) -> Path:
     home.mkdir()
     home.chmod(0o777)
     for folder in (project, *project.rglob("*")):
         if not folder.is_symlink():
             folder.chmod(0o555 if folder.is_dir() else 0o444)
-    for parent in project.parents:
-        if parent.stat().st_uid == os.geteuid() and str(parent).startswith("/tmp"):
-            parent.chmod(parent.stat().st_mode | 0o055)
     return project
 
 
@@ -204,6 +190,42 @@ async def test_project_that_cannot_be_written_is_named(client: Client):
     text = await refusal(client, "start_lora_training", **training())
     assert "can't be written" in text
     assert "choose a folder you may write to" in text
+
+
+@pytest.fixture
+def locked(project: Path, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A folder of the project that nobody may list."""
+    folder = project / request.param
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0)
+    yield
+    folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("locked", ["data"], indirect=True)
+@pytest.mark.usefixtures("locked", "not_root")
+@pytest.mark.parametrize(
+    ("tool", "arguments"),
+    [
+        ("inspect_dataset", {"data": "data"}),
+        ("start_lora_training", training()),
+        ("run_benchmark", {"model": "model", "data": "data"}),
+        ("prepare_dataset", {"source": "data", "output": "out"}),
+        ("list_adapters", {"folder": "data"}),
+    ],
+)
+async def test_folder_that_may_not_be_read_is_named_as_such_and_not_taken_for_empty(
+    client: Client, tool: str, arguments: dict[str, Any]
+):
+    text = await refusal(client, tool, **arguments)
+    assert re.search(r"project/data\b.*: Permission denied; check its permissions", text), text
+
+
+@pytest.mark.parametrize("locked", ["data/part"], indirect=True)
+@pytest.mark.usefixtures("locked", "not_root")
+async def test_part_of_a_source_that_may_not_be_read_is_not_passed_over(client: Client):
+    text = await refusal(client, "prepare_dataset", source="data", output="out")
+    assert "project/data/part can't be read: Permission denied; check its permissions" in text
 
 
 @pytest.mark.usefixtures("locked_project", "not_root")

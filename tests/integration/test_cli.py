@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +23,10 @@ from mcp_server.cli import main
 from mcp_server.cli.benchmark import ranking_table
 from mcp_server.cli.follow import follow
 from mcp_server.cli.options import add_options, read_options
+from mcp_server.errors import JobError
 from mcp_server.evaluation.report import BenchmarkReport
 from mcp_server.jobs import store
+from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.training import artifacts
 from mcp_server.training.options import TrainingOptions
 from tests.helpers import folder, status, wait_until
@@ -30,6 +34,7 @@ from tests.random_adapters import make_adapter
 from tests.recorded import BENCHMARK, course, make_job
 from tests.tiny import make_tiny_model
 
+ROOT = Path(__file__).resolve().parents[2]
 TRAIN = (
     "--model model --data data --adapter-path adapters/cli --iters 6 --num-layers 1 --batch-size 2 --val-batches 1"
     " --max-seq-length 64 --steps-per-report 2 --learning-rate 1e-3 --lora-parameters"
@@ -78,6 +83,33 @@ def test_convert_fuse_and_generate_on_the_command_line(project: Path, capsys: py
     assert "never overwritten" in capsys.readouterr().err
     assert cli("generate", "--model", "models/adapter-fused", "--prompt", "How much is the lamp?") == 0
     assert capsys.readouterr().out.strip() == said["adapter"]["text"].strip()
+
+
+@pytest.mark.anyio
+async def test_a_job_is_followed_from_a_thread_that_runs_a_loop_already(capsys: pytest.CaptureFixture[str]):
+    """So does the thread of a notebook's cells, from which the Python API follows."""
+    assert follow(make_job(events=course(4)).job_id).status == "completed"
+    assert "step 4 of 4" in capsys.readouterr().err
+    with pytest.raises(JobError, match="there is no job 'train-none'"):
+        follow("train-none")
+
+
+def test_an_interrupt_ends_the_following_alone_and_says_how_to_come_back():
+    job = make_job(events=course(4), status="working")
+    command = [sys.executable, "-m", "mcp_server.cli", "log", job.job_id, "--follow"]
+    with subprocess.Popen(["sleep", "60"]) as runner:
+        job.write_state(job.state().model_copy(update={"runner": ProcessIdentity.of(runner.pid), "ended": None}))
+        following = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert following.stderr is not None
+        while "step 4 of 4" not in following.stderr.readline():
+            assert following.poll() is None
+        following.send_signal(signal.SIGINT)
+        _, said = following.communicate(timeout=30)
+        assert runner.poll() is None
+        runner.kill()
+    assert following.returncode == 130
+    assert f"the job goes on; follow it with `mlx-training log {job.job_id} --follow`" in said
+    assert "Traceback" not in said
 
 
 def test_what_stands_in_brackets_is_text_and_no_mark(project: Path, capsys: pytest.CaptureFixture[str]):
@@ -190,6 +222,41 @@ def test_errors_are_one_line_with_the_remedy(project: Path, capsys: pytest.Captu
     assert cli("stop", "no-such-job") == 1
     with pytest.raises(SystemExit):
         cli("dance")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("the row of Jane Doe"), "KeyError, which nobody foresaw: a fault of mlx-training; report it"),
+        (PermissionError(13, "Permission denied", "/data"), "/data: Permission denied; check its permissions"),
+    ],
+)
+def test_errors_that_no_service_foresaw_are_one_line_too(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr("mcp_server.cli.platform.check_platform", broken)
+    assert cli("doctor") == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {said}") and shown.count("\n") == 1
+    assert "Jane" not in shown
+
+
+@pytest.mark.parametrize("words", [["explain", "rm -rf adapters"], ["log"]])
+def test_a_command_installed_without_the_plugin_says_that_it_has_no_gate(words: list[str], tmp_path: Path):
+    site = tmp_path / "site-packages"
+    shutil.copytree(
+        ROOT / "mcp_server", site / "mcp_server", ignore=shutil.ignore_patterns("*.safetensors", "__pycache__")
+    )
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from mcp_server.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(site), "guard", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: there is no gate in {site / 'hooks'}") and done.stderr.count("\n") == 1
+    assert "uv tool install --editable" in done.stderr
 
 
 def test_the_demos_files_alone_go_into_a_new_folder(project: Path, capsys: pytest.CaptureFixture[str]):

@@ -133,6 +133,25 @@ def test_a_new_environment_that_does_not_work_is_not_used(plugin: Path, home: Pa
     assert not list(home.glob(".mlx-*"))
 
 
+@pytest.mark.parametrize("reinstall", [True, False])
+def test_an_environment_that_jobs_would_not_use_is_not_built(
+    reinstall: bool, plugin: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Asked for anew, or because the one that jobs run in is broken: they would go on running in that one."""
+    monkeypatch.setenv("MLX_TRAINING_PYTHON", sys.executable)
+    imports = "import json" if reinstall else "import no_such_package"
+    with pytest.raises(PlatformError, match="would not use a new environment") as caught:
+        start_environment(project=plugin, imports=imports, reinstall=reinstall)
+    command = f"`uv pip install --python {sys.executable} --upgrade --reinstall "
+    assert command in str(caught.value) and "or unset MLX_TRAINING_PYTHON" in str(caught.value)
+    monkeypatch.delenv("MLX_TRAINING_PYTHON")
+    monkeypatch.setattr(interpreter.importlib.util, "find_spec", lambda name: name)  # the server's own has mlx-lm
+    with pytest.raises(PlatformError, match="would not use a new environment") as caught:
+        start_environment(project=plugin, imports=imports, reinstall=reinstall)
+    assert command in str(caught.value) and "MLX_TRAINING_PYTHON" not in str(caught.value)
+    assert not home.exists()
+
+
 def test_without_network_the_reason_is_given_in_words(plugin: Path, monkeypatch: pytest.MonkeyPatch):
     text = (plugin / "uv.lock").read_text()
     (plugin / "pyproject.toml").write_text(

@@ -116,7 +116,7 @@ async def test_without_matplotlib_there_are_words_and_a_line(
     assert drawn == [] and "picture" not in news
     news, drawn = await pictures(client, job_id=started["job_id"], image=True)
     assert drawn == []
-    assert "matplotlib is missing" in news["picture"]
+    assert f"matplotlib is missing where the jobs run; `uv pip install --python {sys.executable} " in news["picture"]
     assert "█" in news["sparkline"]
 
 

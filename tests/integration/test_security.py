@@ -68,6 +68,9 @@ async def test_tokens_in_the_data_are_named_and_not_repeated(client: Client, pro
                 turns = [{"role": "user", "content": f"My key is {TOKENS[key]}"}]
                 turns += [{"role": "assistant", "content": f"It is {TOKENS[key]}"}]
                 file.write(json.dumps({"messages": turns}) + "\n")
+            across = "Note. " * 16 + TOKENS["HF_TOKEN"]  # the cut of a sample goes through it
+            turns = [{"role": "user", "content": across}, {"role": "assistant", "content": across}]
+            file.write(json.dumps({"messages": turns}) + "\n")
     rows = len((project / "data" / "test.jsonl").read_text().splitlines())
     inspected = await call(client, "inspect_dataset", data="data", model="model")
     kinds = [finding["code"] for finding in inspected["findings"] if finding["code"].startswith("secret")]
@@ -82,6 +85,7 @@ async def test_tokens_in_the_data_are_named_and_not_repeated(client: Client, pro
     answers += [report, await call(client, "prepare_dataset", source="data", output="prepared")]
     text = json.dumps(answers)
     assert [name for name, token in TOKENS.items() if token in text] == []
+    assert TOKENS["HF_TOKEN"][:10] not in text
     assert (home / "jobs" / started["job_id"] / "report.html").exists()
     assert files_with_tokens(home, project / "adapters") == []
 

@@ -65,3 +65,9 @@ def test_tokens_in_what_libraries_print_and_raise_are_in_no_file(folder: JobFold
     outcome = folder.outcome()
     assert outcome is not None and outcome.status == "failed"
     assert TOKEN not in json.dumps(outcome.model_dump())
+
+
+def test_a_token_where_a_long_error_is_cut_is_taken_out_whole(folder: JobFolder):
+    assert work(folder, f"raise KeyError('x' * 470 + ' {TOKEN}')") == 1
+    outcome = folder.outcome()
+    assert outcome is not None and TOKEN[:8] not in json.dumps(outcome.model_dump())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +217,27 @@ def test_parquet_without_pyarrow_says_what_to_install(
     put(tmp_path / "path" / "pyarrow" / "__init__.py", "raise ModuleNotFoundError('pyarrow')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
     put(tmp_path / "s.parquet", b"PAR1")
-    with pytest.raises(DataError, match=r"s\.parquet .*uv sync --extra parquet"):
+    with pytest.raises(DataError, match=rf"s\.parquet .*`uv pip install --python {sys.executable} 'pyarrow>=20'`, or"):
         prepare("s.parquet")
     assert not (tmp_path / "out").exists()
+
+
+def test_parquet_is_read_where_the_jobs_run_when_the_server_has_no_pyarrow(
+    tmp_path: Path, prepare: Prepare, monkeypatch: pytest.MonkeyPatch
+):
+    pyarrow = pytest.importorskip("pyarrow", reason="the extra `parquet` is not installed")
+    from pyarrow import parquet  # pyright: ignore
+
+    parquet.write_table(pyarrow.table({"prompt": [QUESTION], "response": [ANSWER]}), tmp_path / "s.parquet")
+    python = put(tmp_path / "python", f'#!/bin/sh\ntouch {tmp_path}/used\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setenv("MLX_TRAINING_PYTHON", str(python))
+    prepare("s.parquet", valid=0, test=0)
+    assert not (tmp_path / "used").exists()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    prepare("s.parquet", output="again", valid=0, test=0)
+    assert (tmp_path / "used").exists()
+    assert result(tmp_path / "again") == [EXPECTED]
 
 
 def test_a_long_json_array_is_read_item_by_item_with_lines(tmp_path: Path, prepare: Prepare):

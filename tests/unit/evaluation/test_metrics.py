@@ -108,6 +108,16 @@ def test_own_metric_that_fails_is_named(code: str, words: str, tmp_path: Path):
         metrics.own_metric(f"{tmp_path}/own.py:score")("x", "y")
 
 
+@pytest.mark.parametrize("returned", ["'high'", "float('nan')"])
+def test_own_metric_that_fails_shows_no_part_of_a_token_in_the_answer(returned: str, tmp_path: Path):
+    (tmp_path / "own.py").write_text(f"def score(a, b): return {returned}")
+    token = "hf_" + "a1B2" * 9
+    with pytest.raises(DataError) as caught:
+        metrics.own_metric(f"{tmp_path}/own.py:score")("x" * 49 + f" {token}", f"{token} is right")
+    assert token[:10] not in str(caught.value)
+    assert "Hugging Face token rem" in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["own.py", "own:score", "own.py:", "own.py:a-b"])
 def test_own_metric_has_a_file_and_a_function(name: str):
     with pytest.raises(ArgumentError, match=r"file\.py:function"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from mcp_server.errors import ModelError
 from mcp_server.models.folder import locate
-from mcp_server.platform import check, lines
+from mcp_server.platform import check, interpreter, lines
 from mcp_server.platform.check import PlatformReport, check_platform
 
 MAC: dict[str, Any] = {
@@ -131,6 +132,21 @@ def test_version_with_a_known_fault_is_named_with_its_source(
     assert warned.remedy is not None
     assert f"{package} {version}" in warned.remedy
     assert "fixed in" in warned.remedy
+
+
+@pytest.mark.parametrize(("found", "name"), [({"mlx": "0.29.1"}, "mlx"), ({"device": "cpu"}, "device")])
+def test_remedy_of_an_mlx_that_is_old_or_wrong_reaches_the_one_that_jobs_use(
+    found: dict[str, Any], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, software: dict[str, Any]
+):
+    software.update(found)
+    monkeypatch.setenv("MLX_TRAINING_PYTHON", sys.executable)
+    remedy = line(report(tmp_path, monkeypatch), name).remedy
+    assert remedy is not None and "reinstall=true" not in remedy
+    assert f"`uv pip install --python {sys.executable} --upgrade --reinstall mlx mlx-lm`, or unset" in remedy
+    monkeypatch.delenv("MLX_TRAINING_PYTHON")
+    monkeypatch.setattr(interpreter.importlib.util, "find_spec", lambda name: None)
+    remedy = line(report(tmp_path, monkeypatch), name).remedy
+    assert remedy is not None and remedy.endswith("call prepare_environment with reinstall=true")
 
 
 @pytest.mark.parametrize(
