@@ -7,6 +7,10 @@ from guard.shell.marks import UNKNOWN
 
 from .commands import Call, has_long, options
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DONE = ("", None)
 MAX_OVERLAY = 1500
 
@@ -115,8 +119,10 @@ def copy(call: Call) -> tuple[str | None, bool | None]:
     return DONE
 
 
-def overlay(call: Call, source: str, target: str, into: bool, tree: bool) -> None:
-    """Copying source to target replaces the files that both have."""
+def overlay(
+    call: Call, source: str, target: str, into: bool, tree: bool, spared: Callable[[str, bool], bool] | None = None
+) -> None:
+    """Copying source to target replaces the files that both have. `spared` tells which the program leaves out."""
     begin = call.scene.origin(paths.normal(source, call.state.cwd))
     if tree and paths.is_dir(begin):
         contents = source.endswith(("/.", "/")) and (source.endswith("/.") or call.name in ("rsync", "ditto"))
@@ -129,6 +135,8 @@ def overlay(call: Call, source: str, target: str, into: bool, tree: bool) -> Non
                 seen += 1
                 path = below + "/" + name
                 there = paths.normal(goal + path, call.state.cwd)
+                if spared and spared(path, paths.is_dir(begin + path)):
+                    continue
                 if paths.is_dir(begin + path):
                     if paths.is_dir(there):
                         todo.append(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from guard import paths
 from guard.shell.marks import UNKNOWN, live
 
-from .commands import Call, options
+from .commands import Call, options, repeated
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
@@ -54,11 +54,10 @@ def root_of(folder: str) -> str:
 
 def clean(call: Call, state: State, rest: list[str]) -> None:
     """git clean -f: untracked files go; ignored ones too with -x or -X."""
-    flags, values, operands = options(["git", *rest], "e", ("exclude",))
+    flags, _, operands = options(["git", *rest], "e", ("exclude",))
     if not flags & {"f", "force"} or flags & {"n", "dry-run"}:
         return
-    kept = [values[key] for key in ("e", "exclude") if key in values]
-    lost(call, state, operands, flags, kept)
+    lost(call, state, operands, flags, repeated(rest, "e", "exclude"))
 
 
 def lost(call: Call, state: State, operands: list[str], flags: set[str], kept: list[str]) -> None:
@@ -150,14 +149,18 @@ def remove(call: Call, state: State, rest: list[str]) -> None:
     flags, _, operands = options(["git", *rest])
     if flags & {"cached", "n", "dry-run"}:
         return
-    for path in operands:
-        tracked = answer(state.cwd, ["ls-files", "--", path])
-        if tracked is None or tracked.strip():
-            from guard.shell.globs import expand
+    if "r" not in flags:
+        operands = [path for path in operands if not paths.is_dir(paths.normal(path, state.cwd))]
+    tracked = answer(state.cwd, ["ls-files", "--", *operands]) if operands else ""
+    if tracked is not None:  # what git doesn't track stays
+        for line in tracked.splitlines():
+            call.scene.touch("delete", unquoted(line), state, call.line)
+        return
+    from guard.shell.globs import expand
 
-            for each in expand(live(path), state.cwd) or [path]:
-                touch = call.scene.touch("delete", each, state, " ".join(call.argv))
-                touch.tree = "r" in flags
+    for path in operands:
+        for each in expand(live(path), state.cwd) or [path]:
+            call.scene.touch("delete", each, state, call.line).tree = "r" in flags
 
 
 def move(call: Call, state: State, rest: list[str]) -> None:

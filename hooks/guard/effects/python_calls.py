@@ -5,7 +5,7 @@ from __future__ import annotations
 from guard import paths
 from guard.shell.marks import UNKNOWN
 
-from .python_values import Bound, PathValue, Ref, globbed, joined, listed, moved, opened, text_of, touch
+from .python_values import Bound, PathValue, Ref, globbed, joined, listed, moved, opened, text_of, there, touch
 from .scene import Work
 
 TYPE_CHECKING = False  # `typing` would be one more import
@@ -195,6 +195,8 @@ def value_of(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[s
     if name in ("os.environ.get", "os.getenv") and isinstance(first, str):
         values = walk.state.get(first)
         return values[0] if values else arguments[1] if len(arguments) > 1 else UNKNOWN
+    if name in ("os.path.exists", "os.path.isfile", "os.path.isdir") and isinstance(first, str):
+        return there(walk, first, name.rpartition(".")[2])
     if name in ("glob.glob", "glob.iglob"):
         return globbed(walk, keywords.get("root_dir", ""), text_of(first))
     if name in ("os.listdir",):

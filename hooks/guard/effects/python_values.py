@@ -126,12 +126,20 @@ def globbed(walk: PythonWalk, folder: str, pattern: str, recursive: bool = False
 
 def touch(walk: PythonWalk, op: str, path: Any, follow: bool = True, tree: bool = False) -> Touch | None:
     """Record a change to a path value; nothing when the path isn't a string."""
-    if not isinstance(path, str) or isinstance(path, Ref):
+    if not isinstance(path, str) or isinstance(path, Ref) or not path:
         return None
     mark = walk.scene.touch(op, str(path), walk.state, " ".join(walk.call.argv)[:400])
     mark.follow = follow
     mark.tree = tree
     return mark
+
+
+def there(walk: PythonWalk, path: str, question: str) -> Any:
+    """os.path.exists and its kin: True when it is there for certain, else UNKNOWN."""
+    from .commands import file_status
+
+    letter = "-e" if question == "exists" else "-f" if "file" in question else "-d"
+    return (not isinstance(path, Ref) and file_status(letter, path, walk.scene, walk.state)) or UNKNOWN
 
 
 def opened(walk: PythonWalk, path: Any, mode: Any) -> FileValue | str:
@@ -246,6 +254,8 @@ def path_method(walk: PythonWalk, held: PathValue, name: str, arguments: list[An
         return str(held)
     elif name == "read_text":
         return walk.scene.read(held, walk.state) or UNKNOWN
+    elif name in ("exists", "is_file", "is_dir"):
+        return there(walk, held, name)
     elif name == "mkdir":
         walk.scene.made.add(paths.normal(held, walk.state.cwd))
     elif name in ("symlink_to", "hardlink_to", "touch", "rmdir"):

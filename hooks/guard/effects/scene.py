@@ -80,7 +80,7 @@ class Work:
 class State:
     """What a shell knows at one point. Subshells get a copy."""
 
-    __slots__ = ("aliases", "args", "cwd", "errexit", "functions", "place", "stack", "stopped", "vars")
+    __slots__ = ("aliases", "args", "cwd", "errexit", "functions", "loops", "place", "skip", "stack", "stopped", "vars")
 
     def __init__(self, cwd: str) -> None:
         self.cwd = cwd
@@ -92,6 +92,8 @@ class State:
         self.place = ""
         self.errexit = False
         self.stopped = False
+        self.skip = ""  # "continue" or "break": stopped until the end of the loop's body only
+        self.loops = 0
 
     def get(self, name: str) -> list[str] | None:
         """A variable's values: our own, else the environment's; None when nothing is known."""
@@ -112,6 +114,7 @@ class State:
         other.stack = list(self.stack)
         other.place = self.place
         other.errexit = self.errexit
+        other.loops = self.loops
         return other
 
 

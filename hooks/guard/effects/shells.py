@@ -36,6 +36,7 @@ def handle(call: Call) -> tuple[str | None, bool | None] | None:
         reads_stdin = reads_stdin or "s" in word[1:]
         k += 2 if word in ("-o", "+o", "-O", "+O") else 1
     state = call.state.copy()
+    state.loops = 0
     rest = words[k:]
     if has_text:
         text = rest[0] if rest else None

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from guard import paths
+from guard.shell import globs
+from guard.shell.marks import live
 
-from .commands import Call, options
+from .commands import Call, options, repeated
 from .files import overlay
+
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DONE = ("", None)
 
@@ -56,7 +62,7 @@ def rsync(call: Call) -> tuple[str | None, bool | None]:
     if any(flag.startswith("del") for flag in flags):
         for source in operands[:-1]:
             goal = target if source.endswith("/") else paths.join(target, paths.base(source))
-            extra(call, source, goal)
+            extra(call, source, goal, excluded(call, flags, source))
     if not keeps:
         for source in operands[:-1]:
             if ":" in source.split("/", 1)[0]:
@@ -68,11 +74,36 @@ def rsync(call: Call) -> tuple[str | None, bool | None]:
                     if folder
                     else target.endswith("/") or paths.is_dir(paths.normal(target, call.state.cwd))
                 )
-                overlay(call, source, target, into, True)
+                overlay(call, source, target, into, True, excluded(call, flags, source))
     return DONE
 
 
-def extra(call: Call, source: str, goal: str) -> None:
+def excluded(call: Call, flags: set[str], source: str) -> Callable[[str, bool], bool] | None:
+    """Which paths below a source rsync leaves alone: `--exclude=NAME`, `/anchored`, `folder/`, globs without `**`.
+
+    With includes or filters the order decides; then none is believed.
+    """
+    patterns = [pattern for pattern in repeated(call.argv, "", "exclude") if pattern.strip("/") and "**" not in pattern]
+    if not patterns or flags & {"include", "filter", "f", "F", "include-from", "delete-excluded"}:
+        return None
+    top = "" if source.endswith("/") else "/" + paths.base(source)
+
+    def spared(path: str, folder: bool) -> bool:
+        parts = (top + path).split("/")[1:]
+        for pattern in patterns:
+            wanted = pattern.strip("/").split("/")
+            if (pattern.endswith("/") and not folder) or len(wanted) > len(parts):
+                continue
+            if not (pattern.startswith("/") and len(wanted) != len(parts)) and all(
+                globs.matches(part, live(each)) for part, each in zip(parts[-len(wanted) :], wanted)
+            ):
+                return True
+        return False
+
+    return spared
+
+
+def extra(call: Call, source: str, goal: str, spared: Callable[[str, bool], bool] | None = None) -> None:
     """What rsync --delete removes: everything at the goal that the source lacks, all the way down."""
     begin = call.scene.origin(paths.normal(source, call.state.cwd))
     end = paths.normal(goal, call.state.cwd)
@@ -83,10 +114,14 @@ def extra(call: Call, source: str, goal: str) -> None:
         for name in paths.listing(end + below):
             seen += 1
             path = below + "/" + name
-            if not paths.exists(begin + path):
+            folder = paths.is_dir(end + path)
+            if spared and spared(path, folder):
+                continue
+            if paths.exists(begin + path) or (folder and spared):  # a folder that holds something excluded stays
+                if folder:
+                    todo.append(path)
+            else:
                 call.touch("delete", end + path).tree = True
-            elif paths.is_dir(end + path):
-                todo.append(path)
 
 
 def tar(call: Call) -> tuple[str | None, bool | None]:

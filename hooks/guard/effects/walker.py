@@ -56,6 +56,7 @@ class Walker:
             if (before == "&&" and status is False) or (before == "||" and status is True):
                 before = item.sep if item.sep in ("&&", "||") else ""
                 continue
+            sure = status
             unsure = before == "||" and status is None
             here = state.copy() if unsure or item.sep == "&" else state
             cwd = state.cwd
@@ -71,6 +72,8 @@ class Walker:
                 and not state.errexit
             ):
                 state.cwd = cwd  # cd into what is not there fails, and the next command runs where we were
+            if before == "&&" and sure is None and state.skip:
+                state.skip, state.stopped = "", False  # it may not have come to the continue
             before = item.sep if item.sep in ("&&", "||") else ""
             if state.stopped:
                 break
@@ -142,6 +145,8 @@ class Walker:
         going = [branch for branch in branches if not branch.stopped]
         if not going:
             state.stopped = True
+            skips = {branch.skip for branch in branches}
+            state.skip = "continue" if "continue" in skips else max(skips)
             return
         for name in {name for branch in going for name in branch.vars}:
             values: list[str] = []
@@ -163,7 +168,7 @@ class Walker:
             _, status = self.script(condition, state, stdin, False)
             if status is False and node.kind == "while" and condition.items:
                 return "", True
-            out, _ = self.script(body, state, None, want)
+            out, _ = self.body(body, state, want)
             return None if want and out else out, None
         if stdin is None or UNKNOWN in stdin:
             rows: list[str] = [UNKNOWN]
@@ -174,8 +179,21 @@ class Walker:
             values = row.split(None, len(names) - 1) if len(names) > 1 else [row.strip()]
             for number, name in enumerate(names):
                 state.vars[name] = [UNKNOWN if row == UNKNOWN else values[number] if number < len(values) else ""]
-            outs.append(self.script(body, state, None, want)[0])
+            out, goes_on = self.body(body, state, want)
+            outs.append(out)
+            if not goes_on:
+                break
         return self.joined(outs, want), None
+
+    def body(self, body: Script, state: State, want: bool, stdin: str | None = None) -> tuple[str | None, bool]:
+        """Once through the body of a loop: (output, whether the loop goes on)."""
+        state.loops += 1
+        out, _ = self.script(body, state, stdin, want)
+        state.loops -= 1
+        skip, state.skip = state.skip, ""
+        if skip:
+            state.stopped = False
+        return out, skip != "break" and not state.stopped
 
     walk_until = walk_while
 
@@ -202,8 +220,9 @@ class Walker:
         outs = []
         for value in values[:MAX_ITERATIONS]:
             state.vars[node.name] = [value]
-            outs.append(self.script(node.parts[0], state, stdin, want)[0])
-            if state.stopped:
+            out, goes_on = self.body(node.parts[0], state, want, stdin)
+            outs.append(out)
+            if not goes_on:
                 break
         return self.joined(outs, want), None
 
@@ -221,6 +240,8 @@ class Walker:
                 if UNKNOWN not in subject:
                     break
         if branches:
+            if UNKNOWN in subject:  # it may fit none
+                branches.append(state.copy())
             self.merge(state, branches)
         return self.joined(outs, want), None
 
@@ -233,7 +254,7 @@ class Walker:
 
     def walk_test(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         words = self.expander(state).fields(node.words)  # pyright: ignore[reportArgumentType]
-        return "", commands.test_status(words)
+        return "", commands.test_status(words, self.scene, state)
 
     def walk_math(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         return "", None
