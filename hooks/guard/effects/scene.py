@@ -137,7 +137,7 @@ class Scene:
         self.works: list[Work] = []  # MLX programs started
         self.inside: list[tuple[str, str]] = []  # (container tool, MLX work seen in it)
         self.copied: set[str] = set()  # files that it copies before it changes them
-        self.stashed: list[str] | None = None  # the paths of a `git stash push` before
+        self.stashed: tuple[list[str], str] | None = None  # (paths, "", "u" or "a") of a `git stash push` before
         self.steps = 0
 
     def step(self, cost: int = 1) -> None:

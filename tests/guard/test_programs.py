@@ -1,0 +1,56 @@
+"""Programs whose effect hangs on more of the disk than the corpora's tree has."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from tests.guard.tree import Tree, ask_hook, bash, decision
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path / "w").build()
+
+
+def judged(tree: Tree, command: str) -> str:
+    return decision(ask_hook(bash(command, tree), tree.environment()))
+
+
+def git(tree: Tree, *words: str) -> None:
+    subprocess.run(["git", *words], cwd=tree.root, check=True, capture_output=True, env=tree.environment())
+
+
+def test_git_rm_takes_what_is_tracked_alone(tree: Tree) -> None:
+    tree.write("site/adapters/adapters.safetensors", "weights")
+    tree.write("site/index.html", "<p>")
+    git(tree, "add", "site/index.html")
+    assert judged(tree, "cd site && git checkout -q --orphan gh-pages && git rm -rfq .") == "allow"
+    git(tree, "add", "-f", "site/adapters")
+    assert judged(tree, "cd site && git rm -rfq .") == "deny"
+
+
+def test_a_worktree_goes_with_what_git_ignores_in_it(tree: Tree) -> None:
+    git(tree, "worktree", "add", "-q", "../wt")
+    assert judged(tree, "git worktree remove ../wt") == "allow"
+    assert judged(tree, "git worktree remove --force ../wt") == "allow"
+    tree.write("../wt/adapters/run/adapters.safetensors", "weights")
+    assert judged(tree, "git worktree remove ../wt") == "deny"
+
+
+def test_a_forced_removal_takes_what_is_not_committed(tree: Tree) -> None:
+    git(tree, "worktree", "add", "-q", "../wt")
+    tree.write("../wt/data/train.jsonl", "{}")
+    assert judged(tree, "git worktree remove --force ../wt") == "deny"
+
+
+def test_a_stash_that_is_dropped_takes_untracked_files_when_told_to(tree: Tree) -> None:
+    tree.write("new/adapters.safetensors", "weights")
+    git(tree, "checkout", "-q", "--", ".")
+    assert judged(tree, "git stash && git stash drop") == "allow"
+    assert judged(tree, "git stash -u && git stash drop") == "deny"
