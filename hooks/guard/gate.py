@@ -151,7 +151,7 @@ def decide(payload: dict[str, Any]) -> Verdict:
     """`judge`, with failures turned into verdicts and the outcome kept in the audit trail."""
     try:
         verdict, _ = judge(payload)
-    except Exception as error:  # whatever went wrong is ours: it must not become a permission
+    except (Exception, Late) as error:  # whatever went wrong is ours: it must not become a permission
         name = type(error).__name__
         told = {"RecursionError": "nested too deeply"}.get(name, name + " in the gate")
         told = str(error) if name in ("Limit", "Unjudged", "Late") else told
@@ -163,8 +163,8 @@ def decide(payload: dict[str, Any]) -> Verdict:
     return verdict
 
 
-class Late(Exception):
-    """Our own deadline passed."""
+class Late(BaseException):
+    """Our own deadline passed; no `except Exception` on the way may swallow it."""
 
 
 def main(raw: bytes) -> str:

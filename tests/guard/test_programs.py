@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import zipfile
 
 import pytest
 
@@ -54,3 +55,14 @@ def test_a_stash_that_is_dropped_takes_untracked_files_when_told_to(tree: Tree) 
     git(tree, "checkout", "-q", "--", ".")
     assert judged(tree, "git stash && git stash drop") == "allow"
     assert judged(tree, "git stash -u && git stash drop") == "deny"
+
+
+def test_an_archive_is_compared_without_the_folders_that_its_members_lose(tree: Tree) -> None:
+    with zipfile.ZipFile(tree.root / "run.zip", "w") as archive:
+        archive.writestr("run/best/adapters.safetensors", "weights")
+    assert judged(tree, "unzip -o run.zip -d adapters/my-lora") == "allow"
+    assert judged(tree, "unzip -oj run.zip -d adapters/my-lora") == "ask"
+    assert judged(tree, "7z e run.zip -oadapters/my-lora") == "ask"
+    assert judged(tree, "7z x run.zip -oadapters/my-lora") == "allow"
+    code = "from zipfile import ZipFile; ZipFile('run.zip').extractall('adapters/my-lora')"
+    assert judged(tree, f'python3 -c "{code}"') == "allow"

@@ -125,12 +125,14 @@ def overlay(
     """Copying source to target replaces the files that both have. `spared` tells which the program leaves out."""
     begin = call.scene.origin(paths.normal(source, call.state.cwd))
     if tree and paths.is_dir(begin):
-        contents = source.endswith(("/.", "/")) and (source.endswith("/.") or call.name in ("rsync", "ditto"))
-        goal = target if contents or not into else place(source, target, into)
-        todo = [""]
+        contents = source.endswith("/.") or (source.endswith("/") and call.name in ("rsync", "ditto"))
+        goals = [target if contents or not into else place(source, target, into)]
+        if source.endswith("/") and into and not contents:
+            goals.append(target)  # BSD cp, a Mac's, copies what the folder holds
+        todo = [(goal, "") for goal in goals]
         seen = 0
         while todo and seen < MAX_OVERLAY:
-            below = todo.pop()
+            goal, below = todo.pop()
             for name in paths.listing(begin + below):
                 seen += 1
                 path = below + "/" + name
@@ -139,7 +141,7 @@ def overlay(
                     continue
                 if paths.is_dir(begin + path):
                     if paths.is_dir(there):
-                        todo.append(path)
+                        todo.append((goal, path))
                 elif paths.exists(there) and paths.real(there) != paths.real(begin + path):
                     call.touch("overwrite", goal + path).follow = True
         return
@@ -157,6 +159,23 @@ def overlay(
         path = paths.normal(goal, call.state.cwd)
         call.scene.made.add(path)
         call.scene.written[path] = touch.text
+
+
+def fetch(call: Call, source: str, target: str, folders: bool) -> None:
+    """A copy from another machine: what it holds isn't known, but its name is, and what has that name here is replaced.
+
+    With a slash at the end (rsync) its contents come; with `folders` it may be a folder.
+    """
+    name = source.rpartition(":")[2]
+    if not name.strip("./") or UNKNOWN in name or any(c in name for c in "*?[{"):
+        call.touch("unpack", target)
+        return
+    into = not name.endswith(("/", "/.")) and paths.is_dir(paths.normal(target, call.state.cwd))
+    goal = place(name, target, into)
+    if not paths.is_dir(paths.normal(goal, call.state.cwd)):
+        call.touch("overwrite", goal).follow = True
+    elif folders:
+        call.touch("unpack", goal).tree = into
 
 
 def link(call: Call) -> tuple[str | None, bool | None]:
@@ -273,19 +292,23 @@ def mktemp(call: Call) -> tuple[str | None, bool | None]:
 
 
 def ditto(call: Call) -> tuple[str | None, bool | None]:
-    _, _, operands = options(call.argv)
+    flags, _, operands = options(call.argv, "", ("arch",))
+    if flags & {"x", "c"} and len(operands) > 1:
+        if "c" in flags:
+            call.touch("overwrite", operands[-1]).follow = True
+        else:
+            call.touch("unpack", operands[-1]).to = paths.normal(operands[0], call.state.cwd)
+        return DONE
     for source in operands[:-1]:
         overlay(call, source.rstrip("/") + "/", operands[-1], False, True)
     return DONE
 
 
 def scp(call: Call) -> tuple[str | None, bool | None]:
-    _, _, operands = options(call.argv, "cFiJloPSD")
+    flags, _, operands = options(call.argv, "cFiJloPSDX")
     if operands and ":" not in operands[-1].split("/", 1)[0]:
-        target = operands[-1]
-        into = paths.is_dir(paths.normal(target, call.state.cwd))
         for source in operands[:-1]:
-            call.touch("overwrite", place(source.rpartition(":")[2], target, into)).follow = True
+            fetch(call, source, operands[-1], "r" in flags)
     return DONE
 
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from guard import paths
 from guard.shell.marks import UNKNOWN
 
-from .python_values import Bound, PathValue, Ref, globbed, joined, listed, moved, opened, text_of, there, touch
+from .python_values import (
+    Bound,
+    PathValue,
+    Ref,
+    globbed,
+    joined,
+    listed,
+    moved,
+    opened,
+    text_of,
+    there,
+    touch,
+    unpacked,
+)
 from .scene import Work
 
 TYPE_CHECKING = False  # `typing` would be one more import
@@ -42,6 +55,7 @@ HUB = (
     "upload_file", "upload_folder", "upload_large_folder", "create_commit", "push_to_hub", "upload_to_hub", "create_repo",
     "update_repo_visibility", "update_repo_settings", "push_to_hub_merged", "duplicate_space", "delete_repo", "delete_file", "delete_folder", "super_squash_history",
 )  # fmt: skip
+UNPACK = ("extractall", "save_pretrained", "save_model")
 ALIASES = {"mx": "mlx.core", "np": "numpy"}
 
 
@@ -85,6 +99,10 @@ def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[st
         if keywords.get("dirs_exist_ok") and isinstance(second, str):
             touch(walk, "unpack", second)
     elif name in ("open", "io.open", "codecs.open", "gzip.open", "builtins.open", "os.fdopen"):
+        return opened(walk, first, keywords.get("mode", second))
+    elif name == "shutil.unpack_archive":
+        unpacked(walk, second if second is not None else keywords.get("extract_dir"), text_of(first))
+    elif name in ("zipfile.ZipFile", "tarfile.open", "tarfile.TarFile", "tarfile.TarFile.open"):
         return opened(walk, first, keywords.get("mode", second))
     elif name == "os.truncate":
         touch(walk, "overwrite", first)
@@ -146,6 +164,8 @@ def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[st
         )
     elif last == "partial":
         return Bound(first, arguments[1:], keywords)
+    elif last in UNPACK:
+        unpacked(walk, keywords.get("path", keywords.get("save_directory", first)), "")
     elif last in ("register", "to_thread", "call_soon", "submit", "run_sync"):
         walk.apply(first, arguments[1:], keywords)
     elif last in HUB:
@@ -321,6 +341,8 @@ def method_of_unknown(walk: PythonWalk, name: str, arguments: list[Any], keyword
         walk.scene.python.append((name, keywords, " ".join(walk.call.argv)[:200]))
     elif name in ("to_json", "to_csv", "to_parquet", "save_weights", "save_safetensors") and isinstance(first, str):
         touch(walk, "overwrite", first)
+    elif name in UNPACK:
+        unpacked(walk, keywords.get("path", keywords.get("save_directory", first)), "")
     elif name in ("submit", "apply_async", "apply", "run_in_executor", "to_thread"):
         rest = arguments[1:] if name == "run_in_executor" else arguments
         bound = rest[1] if name.startswith("apply") and len(rest) > 1 and isinstance(rest[1], list) else rest[1:]

@@ -156,6 +156,13 @@ def opened(walk: PythonWalk, path: Any, mode: Any) -> FileValue | str:
     return FileValue(path, mode)
 
 
+def unpacked(walk: PythonWalk, folder: Any, archive: str) -> None:
+    """An archive (or a library, when none is named) puts many files into a folder."""
+    mark = touch(walk, "unpack", "." if folder is None else folder)
+    if mark is not None and archive and UNKNOWN not in archive:
+        mark.to = paths.normal(archive, walk.state.cwd)
+
+
 def method_of_value(walk: PythonWalk, held: Any, name: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
     """A method called on a known or unknown value."""
     if isinstance(held, PathValue):
@@ -163,6 +170,8 @@ def method_of_value(walk: PythonWalk, held: Any, name: str, arguments: list[Any]
     if isinstance(held, FileValue):
         if name == "truncate" or (name == "write" and "+" in held.mode and "w" not in held.mode):
             touch(walk, "overwrite" if name == "truncate" else "edit", held.path)
+        if name == "extractall":
+            unpacked(walk, keywords.get("path", arguments[0] if arguments else None), held.path)
         if name in ("read", "readlines"):
             text = walk.scene.read(held.path, walk.state)
             if text is not None:

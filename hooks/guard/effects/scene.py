@@ -34,10 +34,10 @@ class Touch:
     op: "delete" | "overwrite" (the old content is lost) | "append" | "edit" (in place, no backup) | "move" (to `to`) |
     "unpack" (an archive over it) | "empty" (delete what is inside).
     tree: folders go with all they hold. follow: a link at the end is followed. text: the new content when known.
-    kept: the same command made a copy of it before.
+    kept: the same command made a copy of it before. strip: leading folders that an archive's members lose.
     """
 
-    __slots__ = ("by", "cwd", "follow", "kept", "op", "path", "text", "to", "tree")
+    __slots__ = ("by", "cwd", "follow", "kept", "op", "path", "strip", "text", "to", "tree")
 
     def __init__(self, op: str, path: str, by: str, cwd: str) -> None:
         self.op = op
@@ -49,6 +49,7 @@ class Touch:
         self.to = ""
         self.text: str | None = None
         self.kept = False
+        self.strip = 0
 
 
 class Kill:

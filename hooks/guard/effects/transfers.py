@@ -7,13 +7,18 @@ from guard.shell import globs
 from guard.shell.marks import live
 
 from .commands import Call, options, repeated
-from .files import overlay
+from .files import fetch, overlay
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 DONE = ("", None)
+JUNKED = -1  # an archive's members lose all their folders
+RCLONE_VALUES = (
+    "transfers", "checkers", "bwlimit", "config", "include", "exclude", "filter", "max-age", "min-age", "max-size", "min-size", "log-file",
+    "log-level", "retries", "files-from", "exclude-from", "include-from", "filter-from", "backup-dir", "suffix", "multi-thread-streams",
+)  # fmt: skip
 
 
 def handle(call: Call) -> tuple[str | None, bool | None] | None:
@@ -66,7 +71,7 @@ def rsync(call: Call) -> tuple[str | None, bool | None]:
     if not keeps:
         for source in operands[:-1]:
             if ":" in source.split("/", 1)[0]:
-                call.touch("unpack", target)
+                fetch(call, source, target, True)
             else:
                 folder = paths.is_dir(paths.normal(source, call.state.cwd))
                 into = (
@@ -129,7 +134,19 @@ def tar(call: Call) -> tuple[str | None, bool | None]:
     if words and words[0][:1] != "-":
         words = ["-" + words[0], *words[1:]]
     flags, values, operands = options(
-        ["tar", *words], "fCXTbIFLNVHgK", ("file", "directory", "exclude", "exclude-from", "use-compress-program")
+        ["tar", *words],
+        "fCXTbIFLNVHgKs" if call.name == "bsdtar" else "fCXTbIFLNVHgK",
+        (
+            "file",
+            "directory",
+            "exclude",
+            "exclude-from",
+            "use-compress-program",
+            "strip-components",
+            "strip-path",
+            "transform",
+            "xform",
+        ),
     )
     state = call.state
     where = values.get("C") or values.get("directory") or "."
@@ -137,7 +154,10 @@ def tar(call: Call) -> tuple[str | None, bool | None]:
         if not flags & {"k", "keep-old-files", "skip-old-files", "keep-newer-files", "O", "to-stdout", "backup"}:
             touch = call.scene.touch("unpack", where, state, " ".join(call.argv))
             archive = values.get("f") or values.get("file") or ""
-            touch.to = paths.normal(archive, state.cwd) if archive else ""
+            renamed = flags & {"transform", "xform"} or (call.name == "bsdtar" and "s" in flags)
+            touch.to = paths.normal(archive, state.cwd) if archive and not renamed else ""
+            count = values.get("strip-components") or values.get("strip-path") or "0"
+            touch.strip = int(count) if count.isdigit() else 0
         return DONE
     if "remove-files" in flags:
         for path in operands:
@@ -157,10 +177,12 @@ def unpack(call: Call, name: str) -> tuple[str | None, bool | None]:
             return DONE
         touch = call.touch("unpack", values.get("d", "."))
         touch.to = paths.normal(operands[0], call.state.cwd) if operands else ""
+        touch.strip = JUNKED if "j" in flags else 0
     elif name.startswith("7z"):
         if words[:1] in (["x"], ["e"]) and "-aos" not in words:
             touch = call.touch("unpack", next((word[2:] for word in words if word.startswith("-o")), "."))
             touch.to = paths.normal(words[1], call.state.cwd) if len(words) > 1 else ""
+            touch.strip = JUNKED if words[0] == "e" else 0
         if "-sdel" in words:
             for path in words[2:]:
                 call.touch("delete", path).tree = True
@@ -184,9 +206,9 @@ def compress(call: Call, name: str) -> tuple[str | None, bool | None]:
 
 
 def rclone(call: Call) -> tuple[str | None, bool | None]:
-    words = [word for word in call.argv[1:] if word[:1] != "-"]
+    flags, _, words = options(call.argv, "", RCLONE_VALUES)
     local = [word for word in words[1:] if ":" not in word.split("/", 1)[0]]
-    if "--dry-run" in call.argv or "-n" in call.argv or not words:
+    if flags & {"dry-run", "n", "ignore-existing", "immutable", "backup-dir"} or not words:
         return DONE
     if words[0] in ("delete", "purge", "deletefile", "rmdirs"):
         for path in local:
@@ -196,7 +218,10 @@ def rclone(call: Call) -> tuple[str | None, bool | None]:
     elif words[0] in ("sync", "copy", "copyto") and len(words) > 2 and words[2] in local:
         if words[0] == "sync":
             extra(call, words[1], words[2])
-        overlay(call, words[1], words[2], False, True)
+        if words[1] in local:
+            overlay(call, words[1], words[2], False, True)
+        else:
+            fetch(call, words[1] if words[0] == "copyto" else words[1] + "/", words[2], True)
     return DONE
 
 

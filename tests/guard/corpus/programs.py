@@ -1,5 +1,7 @@
 """What single programs do in all their layouts: careful forms, git, copies, archives, mounts, recipes."""
 
+MAC = {"run": "BSD cp"}
+REMOTE = {"run": "needs another machine"}
 AWAY = {"run": "a program that is not installed here"}
 
 DENY = [
@@ -32,12 +34,46 @@ DENY = [
     ("rsync -a --delete --exclude=docs/ build/ adapters/", AWAY),
     ("rsync -a --delete --exclude=/my-lora build/ adapters/", AWAY),
     ("rsync -a --delete --include=adapters --exclude=adapters docs/ .", AWAY),
+    ("cp -R adapters/old/ adapters/my-lora", MAC),
+    ("scp gpu:run/adapters.safetensors adapters/my-lora/", REMOTE),
+    ("rsync -a gpu:run/adapters.safetensors adapters/my-lora/", REMOTE),
+    ("rsync -a gpu:run/train.jsonl data/", REMOTE),
+    ("rclone copyto remote:run/train.jsonl data/train.jsonl", REMOTE),
+    ("ditto -c -k docs adapters/my-lora/adapters.safetensors", AWAY),
     'X=adapters; rm -rf "$X" ""',
     "python3 -c \"import os, shutil\nif os.path.exists('adapters'): shutil.rmtree('adapters')\"",
     "python3 -c \"import os, shutil\nif not os.path.exists('docs/nothing'): shutil.rmtree('adapters')\"",
 ]
 
-ASK: list[str] = []
+ASK = [
+    "tar -xzf weights.tgz -C adapters --strip-components=1",
+    "tar -xzf weights.tgz --strip-components 2 -C adapters/my-lora",
+    "tar --strip-components=1 -C adapters -xzf weights.tgz",
+    "tar -xzf weights.tgz -C adapters/my-lora --transform 's,.*/,,'",
+    ("unzip -oj run.zip -d adapters/my-lora", REMOTE),
+    ("scp -r gpu:run/adapters .", REMOTE),
+    ("scp -r gpu:run/my-lora gpu:run/old adapters", REMOTE),
+    ("scp 'gpu:run/*' adapters/my-lora", REMOTE),
+    ("rsync -avz gpu:run/adapters .", REMOTE),
+    ("rsync -avz gpu:run/adapters/my-lora adapters", REMOTE),
+    ("rsync -avz gpu:run/my-lora/ adapters/my-lora/", REMOTE),
+    ("rsync -avz 'gpu:run/*.safetensors' adapters/my-lora/", REMOTE),
+    ("rclone copy remote:run adapters/my-lora", REMOTE),
+    ("rclone copy --transfers 8 remote:run/my-lora adapters/my-lora -P", REMOTE),
+    ("ditto -x -k run.zip adapters/my-lora", AWAY),
+    ("python3 -c \"import shutil; shutil.unpack_archive('run.tgz', 'adapters/my-lora')\"", REMOTE),
+    "python3 -c \"import shutil; shutil.unpack_archive('weights.tgz')\"",
+    "python3 -c \"import tarfile; tarfile.open('weights.tgz').extractall()\"",
+    (
+        "python3 -c \"from zipfile import ZipFile\nwith ZipFile('run.zip') as z: z.extractall('adapters/my-lora')\"",
+        REMOTE,
+    ),
+    (
+        "python3 -c \"import peft\nmodel = peft.get_peft_model(base, c)\nmodel.save_pretrained('adapters/my-lora')\"",
+        AWAY,
+    ),
+    ("python3 -c \"tokenizer.save_pretrained(save_directory='models/Qwen2.5-3B-4bit')\"", AWAY),
+]
 
 ALLOW = [
     "[ -f data/train.jsonl ] || cp more.jsonl data/train.jsonl",
@@ -66,6 +102,27 @@ ALLOW = [
     ("rsync -a --delete --exclude=my-lora --exclude old/ --exclude=link build/ adapters/", AWAY),
     ("rsync -a --delete --exclude=/adapters/ --exclude='*.jsonl' --exclude '*.safetensors' --exclude='*config.json' docs/ .", AWAY),
     ("rsync -a --exclude='adapter*' adapters/old/ adapters/my-lora/", AWAY),
+    "tar -xzf weights.tgz --strip-components=1",
+    "tar -xzf weights.tgz --strip-components=3 -C docs",
+    "tar -xzf weights.tgz -C docs --strip-components=1",
+    "tar -xzf docs.tgz -C adapters/my-lora --strip-components=1",
+    ("unzip -oj run.zip -d adapters/new", REMOTE),
+    ("scp -r gpu:run/run5 adapters", REMOTE),
+    ("scp -r gpu:project/docs .", REMOTE),
+    ("scp -r adapters gpu:backup/", REMOTE),
+    ("rsync -avz gpu:run/my-lora-v2 adapters/", REMOTE),
+    ("rsync -avz gpu:run/logs/ docs/", REMOTE),
+    ("rsync -av gpu:run/adapters/ adapters-remote/", REMOTE),
+    ("rsync -av --ignore-existing gpu:run/my-lora/ adapters/my-lora/", REMOTE),
+    ("rclone copy remote:run adapters/new", REMOTE),
+    ("rclone copy adapters remote:run --transfers 8", REMOTE),
+    ("rclone copy --ignore-existing remote:run adapters/my-lora", REMOTE),
+    ("cp -R adapters/old/ adapters/copy", MAC),
+    ("cp -R docs/ adapters/my-lora", MAC),
+    ("ditto -x -k run.zip adapters/new", AWAY),
+    "python3 -c \"import tarfile; tarfile.open('docs.tgz').extractall()\"",
+    "python3 -c \"import shutil; shutil.unpack_archive('weights.tgz', 'docs')\"",
+    ("python3 -c \"model.save_pretrained('adapters/new')\"", AWAY),
     'X=""; rm -rf "$X"',
     "rm -rf ''",
     "python3 -c \"import os, shutil\nif not os.path.exists('data/train.jsonl'): shutil.copy('more.jsonl', 'data/train.jsonl')\"",
