@@ -57,6 +57,8 @@ class World:
         found = []
         for path in self.targets(touch):
             found += self.protected.at(path, touch.tree)
+        for path in touch.held if touch.tree or touch.op == "empty" else []:
+            found += self.protected.at(paths.real(path, False), True)
         return found
 
     def starts(self, names: frozenset[str]) -> bool:

@@ -100,7 +100,7 @@ def move(call: Call) -> tuple[str | None, bool | None]:
         if not keeps and start != paths.real(absolute) and not paths.is_dir(absolute):
             call.touch("overwrite", goal)
         if UNKNOWN not in absolute and UNKNOWN not in start:
-            call.scene.moved[absolute] = start
+            call.scene.relocate(paths.normal(source, call.state.cwd), absolute)
     return DONE
 
 

@@ -35,9 +35,10 @@ class Touch:
     "unpack" (an archive over it) | "empty" (delete what is inside).
     tree: folders go with all they hold. follow: a link at the end is followed. text: the new content when known.
     kept: the same command made a copy of it before. strip: leading folders that an archive's members lose.
+    held: where the things come from that the same command has put below it.
     """
 
-    __slots__ = ("by", "cwd", "follow", "kept", "op", "path", "strip", "text", "to", "tree")
+    __slots__ = ("by", "cwd", "follow", "held", "kept", "op", "path", "strip", "text", "to", "tree")
 
     def __init__(self, op: str, path: str, by: str, cwd: str) -> None:
         self.op = op
@@ -50,6 +51,7 @@ class Touch:
         self.text: str | None = None
         self.kept = False
         self.strip = 0
+        self.held: list[str] = []
 
 
 class Kill:
@@ -169,8 +171,26 @@ class Scene:
             absolute += "/"
         touch = Touch(op, self.origin(absolute), by, state.cwd)
         touch.kept = touch.path in self.copied
+        if self.moved and op in ("delete", "empty"):
+            touch.held = self.brought(paths.normal(path, state.cwd)) + self.brought(touch.path)
         self.touches.append(touch)
         return touch
+
+    def brought(self, folder: str) -> list[str]:
+        """Where the things come from that this command has moved below a folder; a link there is no more than a name."""
+        return [
+            place for key, place in self.moved.items() if key[-1] != "/" and key != folder and paths.inside(key, folder)
+        ]
+
+    def relocate(self, source: str, goal: str) -> None:
+        """Remember a move, with all that was moved below the source before."""
+        start = self.origin(source)
+        for key in [key for key in self.moved if paths.inside(key, source)]:
+            self.moved[goal + key[len(source) :]] = self.moved.pop(key)
+        if start != goal:
+            self.moved[goal] = start
+        if paths.is_dir(start):
+            self.made.add(goal)
 
     def read(self, path: str, state: State) -> str | None:
         """A file's text as it will be when the command gets there."""

@@ -267,6 +267,7 @@ class Walker:
             lambda script: self.script(script, state.copy(), None, True)[0],
             lambda script, direction: self.process(script, direction, state),
             self.scene.origin,
+            self.scene.moved,
         )
 
     def process(self, script: Script, direction: str, state: State) -> str:
