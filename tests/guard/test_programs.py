@@ -57,6 +57,78 @@ def test_a_stash_that_is_dropped_takes_untracked_files_when_told_to(tree: Tree) 
     assert judged(tree, "git stash -u && git stash drop") == "deny"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "rm -rf .claude",
+        "mv .claude .claude.bak",
+        "git clean -fdx .claude",
+        "python3 -c \"import shutil; shutil.rmtree('.claude')\"",
+        "mkdir t && mv .claude t/ && rm -rf t",
+    ],
+)
+@pytest.mark.parametrize("file", ["mlx-training.yaml", "settings.json"])
+def test_a_folder_that_holds_the_settings_stays(command: str, file: str, tree: Tree) -> None:
+    assert judged(tree, command) == "allow"
+    text = "protect: [corpora/]\n" if file.endswith("yaml") else '{"enabledPlugins": {"mlx-training@m": true}}'
+    git(tree, "rm", "-rfq", "--cached", ".claude")
+    tree.write(".claude/" + file, text)
+    assert judged(tree, command) == "deny"
+    assert judged(tree, "rm -rf .claude/commands && cp -r .claude /tmp/copy") == "allow"
+
+
+def test_settings_are_not_brought_from_elsewhere(tree: Tree) -> None:
+    tree.write("cfg/mlx-training.yaml", "off: [artefacts]\n")
+    tree.write("tree/.claude/mlx-training.yaml", "off: [artefacts]\n")
+    subprocess.run(["tar", "-cf", "../cfg.tar", "mlx-training.yaml"], cwd=tree.root / "cfg", check=True)
+    subprocess.run(["tar", "-czf", "../tree.tgz", ".claude"], cwd=tree.root / "tree", check=True)
+    for command in (
+        "ln -s ../cfg/mlx-training.yaml .claude/mlx-training.yaml",
+        "cp -n cfg/mlx-training.yaml .claude/",
+        "mv -n cfg/mlx-training.yaml .claude/",
+        "cp -r cfg/. .claude/",
+        "cp -rn cfg/. .claude",
+        "cp -r tree/. .",
+        "rsync -a cfg/ .claude/",
+        "rsync -a --ignore-existing cfg/ .claude/",
+        "tar xf cfg.tar -C .claude",
+        "tar xzf tree.tgz",
+        "curl -s https://example.com/x | tar xz -C .claude",
+        "rm -rf .claude/x && mv .claude/settings.json /tmp/ && rmdir .claude && mv cfg .claude",
+        "mkdir c && echo 'off: [artefacts]' > c/mlx-training.yaml && cp -r c/. .claude/",
+        "python3 -c \"import os; os.symlink('../cfg/mlx-training.yaml', '.claude/mlx-training.yaml')\"",
+        "python3 -c \"import shutil; shutil.copytree('cfg', '.claude', dirs_exist_ok=True)\"",
+    ):
+        assert judged(tree, command) == "deny", command
+    for command in (
+        "cp -r docs/. .claude/",
+        "ln -s ../docs .claude/docs",
+        "tar xf cfg.tar -C docs",
+        "tar xzf docs.tgz",
+        "mv cfg docs/",
+        "cp -r .claude /tmp/claude-copy",
+        "cp -r cfg cfg-2",
+        "rsync -a cfg/ docs/",
+    ):
+        assert judged(tree, command) == "allow", command
+
+
+def test_file_tools_are_held_to_where_variables_have_put_things(tree: Tree) -> None:
+    jobs, cache = tree.base / "jobs-of-mine", tree.base / "cache"
+    environment = {**tree.environment(), "MLX_TRAINING_HOME": str(jobs), "HF_HOME": str(cache)}
+    for path in (jobs / "jobs/j1/state.json", jobs / "gpu.lock", cache / "hub/models--x/snapshots/a/code.py"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+        payload = {"tool_name": "Write", "cwd": str(tree.root), "tool_input": {"file_path": str(path), "content": "x"}}
+        assert decision(ask_hook(payload, environment)) == "deny"
+    payload = {
+        "tool_name": "Write",
+        "cwd": str(tree.root),
+        "tool_input": {"file_path": str(tree.root / "a.py"), "content": "x"},
+    }
+    assert decision(ask_hook(payload, environment)) == "allow"
+
+
 def test_an_archive_is_compared_without_the_folders_that_its_members_lose(tree: Tree) -> None:
     with zipfile.ZipFile(tree.root / "run.zip", "w") as archive:
         archive.writestr("run/best/adapters.safetensors", "weights")

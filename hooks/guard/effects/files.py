@@ -93,6 +93,7 @@ def move(call: Call) -> tuple[str | None, bool | None]:
         if target == "/dev/null" or "/.Trash" in absolute or "/Trash/files" in absolute:
             call.touch("delete", source).tree = True
             continue
+        arrive(call, source, target, into)
         touch = call.touch("move", source)
         touch.tree = True
         touch.to = absolute
@@ -112,6 +113,8 @@ def copy(call: Call) -> tuple[str | None, bool | None]:
         keeps = True
     if keeps or target.startswith("/dev/"):
         call.scene.copied.update(paths.normal(source, call.state.cwd) for source in sources)
+        for source in sources:
+            arrive(call, source, target, into)
         return DONE
     tree = bool(flags & {"r", "R", "a"}) or has_long(flags, "recursive") or "archive" in flags
     for source in sources:
@@ -119,17 +122,36 @@ def copy(call: Call) -> tuple[str | None, bool | None]:
     return DONE
 
 
+def goals(call: Call, source: str, target: str, into: bool) -> list[str]:
+    """Where a copied folder goes: to the target, below it, or to both where programs differ."""
+    if source.endswith("/.") or (source.endswith("/") and call.name in ("rsync", "ditto")) or not into:
+        return [target]
+    return [place(source, target, into), *([target] if source.endswith("/") else [])]  # BSD cp: what the folder holds
+
+
+def arrive(call: Call, source: str, target: str, into: bool) -> None:
+    """Something comes to where nothing may be yet (or any more)."""
+    also = [target] if into and paths.base(target) == ".claude" else []
+    for goal in goals(call, source, target, into) + also:
+        make(call, goal, call.scene.origin(paths.normal(source, call.state.cwd)))
+
+
+def make(call: Call, goal: str, begin: str) -> None:
+    """A new path: that matters only where the gate's settings would come from it."""
+    if "/.claude" in paths.real(paths.normal(goal, call.state.cwd)) or paths.exists(paths.join(begin, ".claude")):
+        touch = call.touch("make", goal)
+        touch.follow = True
+        touch.to = begin
+
+
 def overlay(
     call: Call, source: str, target: str, into: bool, tree: bool, spared: Callable[[str, bool], bool] | None = None
 ) -> None:
     """Copying source to target replaces the files that both have. `spared` tells which the program leaves out."""
     begin = call.scene.origin(paths.normal(source, call.state.cwd))
+    arrive(call, source, target, into)
     if tree and paths.is_dir(begin):
-        contents = source.endswith("/.") or (source.endswith("/") and call.name in ("rsync", "ditto"))
-        goals = [target if contents or not into else place(source, target, into)]
-        if source.endswith("/") and into and not contents:
-            goals.append(target)  # BSD cp, a Mac's, copies what the folder holds
-        todo = [(goal, "") for goal in goals]
+        todo = [(goal, "") for goal in goals(call, source, target, into)]
         seen = 0
         while todo and seen < MAX_OVERLAY:
             goal, below = todo.pop()
@@ -192,6 +214,7 @@ def link(call: Call) -> tuple[str | None, bool | None]:
         if forced and paths.exists(absolute) and (not paths.is_dir(absolute) or paths.is_link(absolute)):
             call.touch("overwrite", goal)
         begin = paths.normal(source, call.state.cwd if "s" not in flags else paths.parent(absolute))
+        make(call, goal, begin)
         if not paths.exists(absolute) and UNKNOWN not in begin + absolute:
             call.scene.moved[absolute + "/"] = begin + "/"
             call.scene.made.add(absolute)

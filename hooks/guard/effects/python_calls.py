@@ -12,6 +12,7 @@ from .python_values import (
     globbed,
     joined,
     listed,
+    made,
     moved,
     opened,
     text_of,
@@ -96,8 +97,11 @@ def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[st
     elif name in COPY:
         copied(walk, first, second if second is not None else keywords.get("dst"))
     elif name == "shutil.copytree":
+        made(walk, second, first)
         if keywords.get("dirs_exist_ok") and isinstance(second, str):
             touch(walk, "unpack", second)
+    elif name in ("os.symlink", "os.link"):
+        made(walk, second, first)
     elif name in ("open", "io.open", "codecs.open", "gzip.open", "builtins.open", "os.fdopen"):
         return opened(walk, first, keywords.get("mode", second))
     elif name == "shutil.unpack_archive":

@@ -156,6 +156,13 @@ def opened(walk: PythonWalk, path: Any, mode: Any) -> FileValue | str:
     return FileValue(path, mode)
 
 
+def made(walk: PythonWalk, path: Any, source: Any) -> None:
+    """A copied folder or a link."""
+    mark = touch(walk, "make", path)
+    if mark is not None:
+        mark.to = walk.scene.origin(paths.normal(text_of(source), walk.state.cwd))
+
+
 def unpacked(walk: PythonWalk, folder: Any, archive: str) -> None:
     """An archive (or a library, when none is named) puts many files into a folder."""
     mark = touch(walk, "unpack", "." if folder is None else folder)
@@ -267,7 +274,9 @@ def path_method(walk: PythonWalk, held: PathValue, name: str, arguments: list[An
         return there(walk, held, name)
     elif name == "mkdir":
         walk.scene.made.add(paths.normal(held, walk.state.cwd))
-    elif name in ("symlink_to", "hardlink_to", "touch", "rmdir"):
+    elif name in ("symlink_to", "hardlink_to"):
+        made(walk, held, first)
+    elif name in ("touch", "rmdir"):
         return UNKNOWN
     return UNKNOWN
 

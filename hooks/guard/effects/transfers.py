@@ -7,7 +7,7 @@ from guard.shell import globs
 from guard.shell.marks import live
 
 from .commands import Call, options, repeated
-from .files import fetch, overlay
+from .files import arrive, fetch, overlay
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def rsync(call: Call) -> tuple[str | None, bool | None]:
         for source in operands[:-1]:
             goal = target if source.endswith("/") else paths.join(target, paths.base(source))
             extra(call, source, goal, excluded(call, flags, source))
+    for source in operands[:-1] if keeps else []:
+        arrive(call, source, target, not source.endswith("/"))
     if not keeps:
         for source in operands[:-1]:
             if ":" in source.split("/", 1)[0]:

@@ -132,15 +132,13 @@ def unpacked(world: World, touch: Touch) -> list[Finding]:
     for folder in world.targets(touch):
         if not holds(world, folder):
             continue  # an archive is read only where there is something to lose
-        members = archive_members(touch.to) if touch.to else None
+        members = stripped(touch)
         hits = []
         if members is None:
             if touch.tree or (paths.is_dir(folder) and world.protected.holds_weights(folder)):
                 hits = [folder]
         else:
             for member in members:
-                parts = [part for part in member.split("/") if part not in ("", ".")]
-                member = "/".join(parts[touch.strip :])
                 path = paths.real(paths.normal(member, folder))
                 if paths.is_file(path) and (world.protected.file(path) is not None):
                     hits.append(path)
@@ -159,6 +157,14 @@ def holds(world: World, folder: str) -> bool:
         return bool(world.protected.below(folder, 1))
     except Limit:
         return True
+
+
+def stripped(touch: Touch) -> list[str] | None:
+    """The names that unpacking makes below its folder, None when they aren't known."""
+    names = archive_members(touch.to) if touch.to else None
+    if names is None or not touch.strip:
+        return names
+    return ["/".join([part for part in name.split("/") if part not in ("", ".")][touch.strip :]) for name in names]
 
 
 def archive_members(path: str) -> list[str] | None:
