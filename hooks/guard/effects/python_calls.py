@@ -5,16 +5,20 @@ from __future__ import annotations
 from guard import paths
 from guard.shell.marks import UNKNOWN
 
+from .python_arguments import Parser
 from .python_values import (
     Bound,
+    Either,
     PathValue,
     Ref,
+    Words,
     globbed,
     joined,
     listed,
     made,
     moved,
     opened,
+    path_method,
     text_of,
     there,
     touch,
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .python_code import PythonWalk
+    from .python_expressions import Expressions
 
 DELETE = ("os.remove", "os.unlink", "posix.remove", "posix.unlink", "nt.remove")
 DELETE_TREE = ("shutil.rmtree", "send2trash.send2trash", "distutils.dir_util.remove_tree", "send2trash")
@@ -69,11 +74,13 @@ def imported(walk: PythonWalk, module: str) -> None:
             walk.scene.works.append(work)
 
 
-def keywords_seen(walk: PythonWalk, keywords: dict[str, Any]) -> None:
+def keywords_seen(walk: Expressions, keywords: dict[str, Any]) -> None:
     """Keyword arguments and dictionary keys that the remote-code and Hub policies ask about."""
     for name in ("trust_remote_code", "upload_repo", "push_to_hub"):
-        value = keywords.get(name)
-        if value and value != UNKNOWN:
+        held = keywords.get(name)
+        values = held.values if isinstance(held, Either) else [held]
+        value = next((value for value in values if value and value != UNKNOWN), None)
+        if value is not None:
             walk.scene.python.append((name, {name: value}, " ".join(walk.call.argv)[:200]))
 
 
@@ -156,8 +163,17 @@ def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[st
     elif name in ("os.makedirs", "os.mkdir"):
         walk.scene.made.add(paths.normal(text_of(first), walk.state.cwd))
     elif name in ("map", "filter") or last in ("starmap",):
-        for value in listed(walk, second)[:100]:
-            walk.apply(first, [value], {})
+        values = listed(walk, second)[:100]
+        results = [walk.apply(first, [value], {}) for value in values]
+        if name == "filter":
+            return [value for value, result in zip(values, results) if result is not False]
+        return results
+    elif name.startswith(("pathlib.Path.", "Path.")) and isinstance(first, PathValue):
+        return path_method(walk, first, last, arguments[1:], keywords)
+    elif name in ("argparse.ArgumentParser", "ArgumentParser"):
+        return Parser()
+    elif name in ("typer.run", "fire.Fire"):
+        walk.apply(first, [word for word in walk.argv[1:] if word[:1] != "-"], {})
     elif last in ("Thread", "Process", "Timer"):
         target = keywords.get("target", second if last == "Timer" else None)
         bound = keywords.get("args")
@@ -230,6 +246,10 @@ def value_of(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[s
         return [PathValue(paths.join(folder, each)) for each in paths.listing(paths.normal(folder, walk.state.cwd))]
     if name == "os.walk":
         return walked(walk, text_of(first))
+    if name == "vars" and isinstance(first, dict):
+        return first
+    if name == "len" and isinstance(first, Words):
+        return len(first)
     if name in ("sorted", "list", "set", "tuple", "reversed", "iter"):
         return listed(walk, first)
     if name == "enumerate":

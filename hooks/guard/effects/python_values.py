@@ -10,10 +10,15 @@ from guard.shell.marks import STAR, UNKNOWN, live
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .python_code import PythonWalk
+    from .python_expressions import Expressions
     from .scene import Touch
+
+
+MAX_EITHER = 6
 
 
 class Ref(str):
@@ -29,6 +34,8 @@ class PathValue(str):
 
     def attribute(self, name: str) -> Any:
         base = paths.base(self)
+        if name == "path":  # an entry of os.scandir
+            return str(self)
         if name == "parent":
             return PathValue(paths.parent_of(self))
         if name == "parents":
@@ -40,6 +47,39 @@ class PathValue(str):
         if name == "suffix":
             return "." + base.rpartition(".")[2] if "." in base else ""
         return UNKNOWN
+
+
+class Words(list):  # pyright: ignore[reportMissingTypeArgument]
+    """A list that is known in full: sys.argv."""
+
+
+class Either:
+    """One of several values: what is assigned under a condition that can't be known."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values
+
+
+def either(values: list[Any]) -> Any:
+    """The alternatives without repetition; the value itself when there is one only."""
+    flat: list[Any] = []
+    for value in values:
+        for each in value.values if isinstance(value, Either) else [value]:
+            if not any(each is other or (type(each) is type(other) and each == other) for other in flat):
+                flat.append(each)
+    return flat[0] if len(flat) == 1 else Either(flat[:MAX_EITHER])
+
+
+def each_of(function: Callable[..., Any], values: list[Any], budget: int = 64) -> Any:
+    """A function of values some of which are alternatives: all that it may give."""
+    for number, value in enumerate(values):
+        if isinstance(value, Either):
+            chosen = value.values[: max(1, budget)]
+            left = budget // len(chosen)
+            return either([each_of(function, [*values[:number], one, *values[number + 1 :]], left) for one in chosen])
+    return function(*values)
 
 
 class Bound:
@@ -97,12 +137,14 @@ def joined(left: Any, right: Any) -> PathValue:
     return PathValue(b if b.startswith("/") else paths.join(a, b) if a not in ("", ".") else b)
 
 
-def listed(walk: PythonWalk, value: Any) -> list[Any]:
+def listed(walk: Expressions, value: Any) -> list[Any]:
     """What a loop over a value would see."""
     if isinstance(value, (list, tuple)):
         return list(value)
     if isinstance(value, dict):
         return list(value)
+    if isinstance(value, Either):
+        return [item for one in value.values for item in listed(walk, one)]
     if isinstance(value, FileValue):
         text = walk.scene.read(value.path, walk.state)
         return text.splitlines(True)[:200] if text is not None else [UNKNOWN]

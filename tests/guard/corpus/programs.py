@@ -59,6 +59,70 @@ DENY = [
     ("rsync -a gpu:run/train.jsonl data/", REMOTE),
     ("rclone copyto remote:run/train.jsonl data/train.jsonl", REMOTE),
     ("ditto -c -k docs adapters/my-lora/adapters.safetensors", AWAY),
+    # Python: the ways to a path
+    *(
+        f"cat > w-{{id}}.py <<'EOF'\n{code}\nEOF\npython3 w-{{id}}.py {words}; rm -f w-{{id}}.py"
+        for words, code in (
+            ("", "import shutil, sys\nt = sys.argv[1] if len(sys.argv) > 1 else 'adapters'\nshutil.rmtree(t)"),
+            ("adapters", "import shutil, sys\nt = sys.argv[1] if len(sys.argv) > 1 else 'build'\nshutil.rmtree(t)"),
+            (
+                "",
+                "import os, shutil\nout = 'adapters'\nif os.environ.get('CI_NONE'): out = 'build'\nshutil.rmtree(out)",
+            ),
+            (
+                "",
+                "import os, shutil\nout = 'adapters'\nif os.environ.get('CI_NONE'):\n    out = 'build'\nelse:\n    pass\nshutil.rmtree(os.path.join(out, 'old'))",
+            ),
+            (
+                "",
+                "import os\nfrom pathlib import Path\nd = 'old' if not os.environ.get('CI_NONE') else 'x'\n(Path('adapters') / d / f'adapters.{\"safetensors\"}').unlink()",
+            ),
+            (
+                "",
+                "import os, shutil\ndef where():\n    if os.environ.get('CI_NONE'):\n        return 'build'\n    return 'adapters'\nshutil.rmtree(where())",
+            ),
+            ("", "import shutil\ntry:\n    out = {}['x']\nexcept KeyError:\n    out = 'adapters'\nshutil.rmtree(out)"),
+            (
+                "",
+                "import os, subprocess\nt = 'adapters' if not os.environ.get('CI_NONE') else 'build'\nsubprocess.run(['rm', '-rf', t])",
+            ),
+            (
+                "adapters",
+                "import argparse, shutil\np = argparse.ArgumentParser()\np.add_argument('folder')\nshutil.rmtree(p.parse_args().folder)",
+            ),
+            (
+                "",
+                "import argparse, shutil\np = argparse.ArgumentParser()\np.add_argument('--out', '-o', default='adapters')\na = p.parse_args()\nshutil.rmtree(a.out)",
+            ),
+            (
+                "--out=adapters",
+                "import argparse, shutil\np = argparse.ArgumentParser()\np.add_argument('--out', default='build')\na = p.parse_args()\nshutil.rmtree(a.out)",
+            ),
+            (
+                "-n 3 build adapters",
+                "import argparse, shutil\nfrom pathlib import Path\np = argparse.ArgumentParser()\np.add_argument('-n', type=int)\np.add_argument('folders', nargs='+', type=Path)\nfor each in p.parse_args().folders:\n    shutil.rmtree(each / 'old', ignore_errors=True)",
+            ),
+            ("", "import os\nfor e in os.scandir('adapters/old'): os.remove(e.path)"),
+            (
+                "",
+                "from pathlib import Path\nfor p in filter(lambda p: p.name != 'x', Path('adapters/old').iterdir()): p.unlink()",
+            ),
+            ("", "from pathlib import Path\nlist(map(Path.unlink, Path('adapters/old').glob('*')))"),
+        )
+    ),
+    (
+        "python3 -c \"import sys, shutil\nmatch sys.argv[1]:\n  case 'clean': shutil.rmtree('adapters')\" clean",
+        {"run": "Python 3.10"},
+    ),
+    (
+        "python3 -c \"import shutil\nd = {'p': 'adapters'}\nprint(f'{d['p'] !r:>{5}}' f'{(lambda: 1)()'); shutil.rmtree('adapters')\"",
+        {"run": "no Python yet"},
+    ),
+    ('python3 -c "import typer, shutil\ndef main(path): shutil.rmtree(path)\ntyper.run(main)" adapters', AWAY),
+    (
+        "python3 -c \"import click, shutil\n@click.command()\n@click.argument('path')\ndef main(path): shutil.rmtree(path)\nmain()\" adapters",
+        AWAY,
+    ),
     'X=adapters; rm -rf "$X" ""',
     "python3 -c \"import os, shutil\nif os.path.exists('adapters'): shutil.rmtree('adapters')\"",
     "python3 -c \"import os, shutil\nif not os.path.exists('docs/nothing'): shutil.rmtree('adapters')\"",
@@ -156,6 +220,23 @@ ALLOW = [
     "python3 -c \"import tarfile; tarfile.open('docs.tgz').extractall()\"",
     "python3 -c \"import shutil; shutil.unpack_archive('weights.tgz', 'docs')\"",
     ("python3 -c \"model.save_pretrained('adapters/new')\"", AWAY),
+    *(
+        f"cat > w-{{id}}.py <<'EOF'\n{code}\nEOF\npython3 w-{{id}}.py {words}; rm -f w-{{id}}.py"
+        for words, code in (
+            ("docs", "import shutil, sys\nt = sys.argv[1] if len(sys.argv) > 1 else 'adapters'\nshutil.rmtree(t)"),
+            ("", "import os, shutil\nout = 'build'\nif os.environ.get('CI_NONE'): out = 'dist'\nshutil.rmtree(out)"),
+            ("", "import os, sys, shutil\nout = 'build'\nif os.environ.get('CI_NONE'):\n    out = 'adapters'\n    raise SystemExit\nshutil.rmtree(out)"),
+            ("docs", "import argparse, shutil\np = argparse.ArgumentParser()\np.add_argument('folder', nargs='?', default='adapters')\nshutil.rmtree(p.parse_args().folder)"),
+            ("--out build", "import argparse, shutil\np = argparse.ArgumentParser()\np.add_argument('--out', default='adapters')\na = p.parse_args()\nshutil.rmtree(a.out)"),
+            ("--dry-run", "import argparse, shutil\np = argparse.ArgumentParser()\np.add_argument('--dry-run', action='store_true')\nif not p.parse_args().dry_run: shutil.rmtree('adapters')"),
+            ("", "import argparse, shutil\np = argparse.ArgumentParser()\np.add_argument('--wipe', action='store_true')\nif p.parse_args().wipe: shutil.rmtree('adapters')"),
+            ("adapters", "import argparse\np = argparse.ArgumentParser()\np.add_argument('folder')\na = p.parse_args()\nprint(a.folder, open('data/train.jsonl').read()[:9])"),
+            ("", "import os\nfor e in os.scandir('docs'):\n    if e.name.endswith('.html'): os.remove(e.path)"),
+            ("", "from pathlib import Path\nfor p in filter(lambda p: p.suffix == '.txt', Path('build').iterdir()): p.unlink()"),
+        )
+    ),
+    ("python3 -c \"import sys, shutil\nmatch 'list':\n  case 'clean': shutil.rmtree('adapters')\n  case 'list': print(1)\"", {"run": "Python 3.10"}),
+    ("python3 -c \"names = ['adapters']; names.remove(name); print(f'{d['p']!r:>{5}}' f'{(lambda: 1)()')\"", {"run": "no Python yet"}),
     'X=""; rm -rf "$X"',
     "rm -rf ''",
     "python3 -c \"import os, shutil\nif not os.path.exists('data/train.jsonl'): shutil.copy('more.jsonl', 'data/train.jsonl')\"",
