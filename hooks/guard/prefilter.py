@@ -19,7 +19,7 @@ HARMLESS = frozenset((
     "jest", "vitest", "prettier", "terraform", "brew", "jobs", "type", "test", "mkdir", "node --version", "python --version",
     "git status", "git diff", "git log", "git show", "git add", "git commit", "git branch", "git blame", "git fetch", "git ls-files",
     "git rev-parse", "git describe", "git tag", "git grep", "git shortlog", "gh pr", "gh issue", "gh run",
-    "npm test", "npm install", "npm ci", "npm ls", "npm --version", "yarn install", "pnpm install", "pip list", "pip show", "pip install",
+    "npm install", "npm ci", "npm ls", "npm --version", "yarn install", "pnpm install", "pip list", "pip show", "pip install",
     "uv sync", "uv lock", "uv pip", "uv add", "uv --version", "python3 --version", "docker ps", "docker images", "docker --version", "ps aux",
 ))  # fmt: skip
 # What starts commands or writes files; globs and variables are harmless as arguments of what only reads.
