@@ -134,6 +134,9 @@ def test_an_archive_is_compared_without_the_folders_that_its_members_lose(tree: 
         archive.writestr("run/best/adapters.safetensors", "weights")
     assert judged(tree, "unzip -o run.zip -d adapters/my-lora") == "allow"
     assert judged(tree, "unzip -oj run.zip -d adapters/my-lora") == "ask"
+    subprocess.run(["tar", "-czf", "new.tgz", "-C", "adapters/old", "."], cwd=tree.root, check=True)
+    assert judged(tree, "tar -xzf new.tgz -C adapters/my-lora --strip-components=1") == "ask"
+    assert judged(tree, "tar -xzf new.tgz -C adapters/my-lora --strip-components=2") == "allow"
     assert judged(tree, "7z e run.zip -oadapters/my-lora") == "ask"
     assert judged(tree, "7z x run.zip -oadapters/my-lora") == "allow"
     code = "from zipfile import ZipFile; ZipFile('run.zip').extractall('adapters/my-lora')"

@@ -164,7 +164,7 @@ def stripped(touch: Touch) -> list[str] | None:
     names = archive_members(touch.to) if touch.to else None
     if names is None or not touch.strip:
         return names
-    return ["/".join([part for part in name.split("/") if part not in ("", ".")][touch.strip :]) for name in names]
+    return ["/".join([part for part in name.split("/") if part][touch.strip :]) for name in names]  # "./" counts
 
 
 def archive_members(path: str) -> list[str] | None:
