@@ -146,7 +146,7 @@ class Walker:
         if not going:
             state.stopped = True
             skips = {branch.skip for branch in branches}
-            state.skip = "continue" if "continue" in skips else max(skips)
+            state.skip = "continue" if "continue" in skips else max(skips, default="")
             return
         for name in {name for branch in going for name in branch.vars}:
             values: list[str] = []
