@@ -48,6 +48,9 @@ class PythonWalk(Expressions):
         self.state = call.state.copy()
         self.names: dict[str, Any] = {"__name__": "__main__", "__file__": script or UNKNOWN}
         self.methods: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
+        self.owners: dict[ast.AST, str] = {}  # the class of a method
+        self.owner = ""
+        self.fields: dict[tuple[str, str], Any] = {}  # (class, name) -> what `self.name` is
         self.argv = argv
         self.printed: list[str] = []
         self.depth = 0
@@ -121,7 +124,12 @@ class PythonWalk(Expressions):
         self.names[node.name] = Ref("class:" + node.name)
         for child in node.body:
             if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                self.methods[child.name] = child
+                self.methods[child.name] = self.methods[node.name + "." + child.name] = child
+                self.owners[child] = node.name
+            elif isinstance(child, (ast.Assign, ast.AnnAssign)) and child.value is not None:
+                for target in child.targets if isinstance(child, ast.Assign) else [child.target]:
+                    if isinstance(target, ast.Name):
+                        self.fields[node.name, target.id] = self.value(child.value)
 
     def do_Return(self, node: ast.Return) -> bool:
         value = self.value(node.value) if node.value is not None else None
@@ -259,8 +267,9 @@ class PythonWalk(Expressions):
             return self.apply(called.function, [*called.arguments, *arguments], {**called.keywords, **keywords})
         if isinstance(called, Ref):
             if called.startswith("class:"):
-                if "__init__" in self.methods:
-                    self.invoke(self.methods["__init__"], [UNKNOWN, *arguments], keywords)
+                method = self.methods.get(called[6:] + ".__init__")
+                if method is not None:
+                    self.invoke(method, [UNKNOWN, *arguments], keywords)
                 return UNKNOWN
             return self.spread(lambda *rest: python_calls.library(self, str(called), *rest), [], arguments, keywords)
         return UNKNOWN
@@ -291,7 +300,8 @@ class PythonWalk(Expressions):
         if self.depth > 56:
             self.depth -= 4
             return UNKNOWN
-        saved = dict(self.names)
+        saved, owner = dict(self.names), self.owner
+        self.owner = self.owners.get(function, owner)
         specification = function.args
         parameters = [*getattr(specification, "posonlyargs", []), *specification.args]
         defaults = specification.defaults
@@ -299,6 +309,8 @@ class PythonWalk(Expressions):
             self.names[parameter.arg] = self.value(default)
         for parameter in parameters[: len(parameters) - len(defaults)]:
             self.names[parameter.arg] = UNKNOWN
+        for parameter, default in zip(specification.kwonlyargs, specification.kw_defaults):
+            self.names[parameter.arg] = UNKNOWN if default is None else self.value(default)
         for parameter, argument in zip(parameters, arguments):
             self.names[parameter.arg] = argument
         if specification.vararg is not None:
@@ -318,6 +330,6 @@ class PythonWalk(Expressions):
                 for name in node.names
                 if name in self.names
             }
-            self.names = saved
+            self.names, self.owner = saved, owner
             self.names.update(changed)
             self.depth -= 4

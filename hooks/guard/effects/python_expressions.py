@@ -39,6 +39,8 @@ class Expressions:
     names: dict[str, Any]
     argv: list[str]
     depth: int
+    owner: str
+    fields: dict[tuple[str, str], Any]
     call: Call
 
     def value(self, node: ast.AST) -> Any:
@@ -67,6 +69,8 @@ class Expressions:
         return Ref(node.id)
 
     def of_Attribute(self, node: ast.Attribute) -> Any:
+        if isinstance(node.value, ast.Name) and node.value.id == "self" and (self.owner, node.attr) in self.fields:
+            return self.fields[self.owner, node.attr]
         return each_of(lambda held: self.attribute(held, node.attr), [self.value(node.value)])
 
     def attribute(self, held: Any, name: str) -> Any:
@@ -216,6 +220,9 @@ class Expressions:
             )
             for inner, item in zip(target.elts, items):
                 self.bind(inner, item)
+        elif isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id == "self":
+            key = (self.owner, target.attr)
+            self.fields[key] = either([self.fields[key], value]) if key in self.fields else value
         elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
             held = self.names.get(target.value.id)
             key = self.value(target.slice)

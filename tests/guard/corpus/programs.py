@@ -102,6 +102,14 @@ DENY = [
                 "-n 3 build adapters",
                 "import argparse, shutil\nfrom pathlib import Path\np = argparse.ArgumentParser()\np.add_argument('-n', type=int)\np.add_argument('folders', nargs='+', type=Path)\nfor each in p.parse_args().folders:\n    shutil.rmtree(each / 'old', ignore_errors=True)",
             ),
+            (
+                "",
+                "import shutil\nclass A:\n    def __init__(self, out): self.out = out\n    def wipe(self): shutil.rmtree(self.out)\nA('adapters').wipe()",
+            ),
+            (
+                "",
+                "import shutil\nclass A:\n    out = 'adapters'\n    def wipe(self, *, sub='old'): shutil.rmtree(self.out + '/' + sub)\nA().wipe()",
+            ),
             ("", "import os\nfor e in os.scandir('adapters/old'): os.remove(e.path)"),
             (
                 "",
@@ -261,6 +269,7 @@ ALLOW = [
             ("--dry-run", "import argparse, shutil\np = argparse.ArgumentParser()\np.add_argument('--dry-run', action='store_true')\nif not p.parse_args().dry_run: shutil.rmtree('adapters')"),
             ("", "import argparse, shutil\np = argparse.ArgumentParser()\np.add_argument('--wipe', action='store_true')\nif p.parse_args().wipe: shutil.rmtree('adapters')"),
             ("adapters", "import argparse\np = argparse.ArgumentParser()\np.add_argument('folder')\na = p.parse_args()\nprint(a.folder, open('data/train.jsonl').read()[:9])"),
+            ("", "import shutil\nclass A:\n    out = 'adapters'\nclass B:\n    def __init__(self): self.out = 'build'\n    def wipe(self): shutil.rmtree(self.out)\nB().wipe()"),
             ("", "import os\nfor e in os.scandir('docs'):\n    if e.name.endswith('.html'): os.remove(e.path)"),
             ("", "from pathlib import Path\nfor p in filter(lambda p: p.suffix == '.txt', Path('build').iterdir()): p.unlink()"),
         )
