@@ -158,7 +158,7 @@ def tar(call: Call) -> tuple[str | None, bool | None]:
             archive = values.get("f") or values.get("file") or ""
             renamed = flags & {"transform", "xform"} or (call.name == "bsdtar" and "s" in flags)
             touch.to = paths.normal(archive, state.cwd) if archive and not renamed else ""
-            count = values.get("strip-components") or values.get("strip-path") or "0"
+            count = values.get("strip-components") or values.get("strip-path") or values.get("strip") or "0"
             touch.strip = int(count) if count.isdigit() else 0
         return DONE
     if "remove-files" in flags:
@@ -215,15 +215,15 @@ def rclone(call: Call) -> tuple[str | None, bool | None]:
     if words[0] in ("delete", "purge", "deletefile", "rmdirs"):
         for path in local:
             call.touch("delete", path).tree = True
-    elif words[0] in ("move", "moveto") and len(words) > 1 and words[1] in local:
+    if words[0] in ("move", "moveto") and len(words) > 1 and words[1] in local:
         call.touch("empty", words[1])
-    elif words[0] in ("sync", "copy", "copyto") and len(words) > 2 and words[2] in local:
+    if words[0] in ("sync", "copy", "copyto", "move", "moveto") and len(words) > 2 and words[2] in local:
         if words[0] == "sync":
             extra(call, words[1], words[2])
         if words[1] in local:
             overlay(call, words[1], words[2], False, True)
         else:
-            fetch(call, words[1] if words[0] == "copyto" else words[1] + "/", words[2], True)
+            fetch(call, words[1] if words[0][-2:] == "to" else words[1] + "/", words[2], True)
     return DONE
 
 

@@ -146,20 +146,26 @@ def after_options(words: list[str], values: list[str]) -> list[str]:
     return words[k:]
 
 
-def folder(call: Call, words: list[str], state: State) -> State:
-    """The state in the folder that leading options name: `--directory=x`, `--chdir x`, `-C x`."""
+def folder(call: Call, word: str, following: str, state: State) -> State:
+    """The state in the folder that an option names: `--directory=x`, `--chdir x`, `-C x`."""
+    key, equals, value = word.partition("=")
+    if key not in FOLDERS and not (key == "--prefix" and call.name == "npm"):
+        return state
+    place = paths.normal(value if equals else following, state.cwd)
+    if paths.is_dir(place) or place in call.scene.made:  # else it is another option of that name
+        state = state.copy()
+        state.cwd = place
+    return state
+
+
+def folders(call: Call, words: list[str], state: State) -> State:
     for word, following in zip(words, [*words[1:], ""]):
-        key, equals, value = word.partition("=")
-        if key in FOLDERS or (key == "--prefix" and call.name == "npm"):
-            place = paths.normal(value if equals else following, state.cwd)
-            if paths.is_dir(place) or place in call.scene.made:  # else it is another option of that name
-                state = state.copy()
-                state.cwd = place
+        state = folder(call, word, following, state)
     return state
 
 
 def sudo(call: Call, rest: list[str]) -> tuple[str | None, bool | None] | None:
-    state = folder(call, call.argv[1 : len(call.argv) - len(rest)], call.state)
+    state = folders(call, call.argv[1 : len(call.argv) - len(rest)], call.state)
     while rest and "=" in rest[0] and rest[0].split("=", 1)[0].isidentifier():
         rest = rest[1:]
     if any(word in ("-i", "-s") for word in call.argv[1:4]) and rest:
@@ -178,7 +184,7 @@ def env(call: Call) -> tuple[str | None, bool | None] | None:
         if word.startswith("-S") and len(word) > 2:
             return call.shell(" ".join([word[2:], *map(quote, words[k + 1 :])]))
         if word[:1] == "-":
-            state = folder(call, words[k : k + 2], state)
+            state = folder(call, words[k], "".join(words[k + 1 : k + 2]), state)
             k += 2 if word in ("-u", "--unset", "-C", "--chdir") else 1
         elif "=" in word:
             name, _, value = word.partition("=")
@@ -196,7 +202,7 @@ def runner(call: Call) -> tuple[str | None, bool | None] | None:
     state = call.state
     k = 0
     while k < len(words) and words[k][:1] == "-":
-        state = folder(call, words[k : k + 2], state)
+        state = folder(call, words[k], "".join(words[k + 1 : k + 2]), state)
         k += 2 if words[k] in RUNNER_VALUES and k + 1 < len(words) else 1
     words = words[k:]
     if not words or words[0] not in RUNNERS[name]:
@@ -214,7 +220,7 @@ def runner(call: Call) -> tuple[str | None, bool | None] | None:
             break
         if words[k] in ("-s", "--script"):
             script = True
-        state = folder(call, words[k : k + 2], state)
+        state = folder(call, words[k], "".join(words[k + 1 : k + 2]), state)
         if words[k] in ("-c", "--call") and k + 1 < len(words):
             return call.shell(words[k + 1])
         k += 2 if words[k] in RUNNER_VALUES and k + 1 < len(words) else 1
@@ -251,7 +257,7 @@ def scripts(call: Call, words: list[str], state: State) -> tuple[str | None, boo
     """npm run NAME: the text in package.json."""
     if words[:1] in (["run"], ["run-script"]):
         rest = after_options(words[1:], ["-w", "--workspace", "--prefix", "--filter", "-C"])
-        state = folder(call, words[1 : len(words) - len(rest)], state)
+        state = folders(call, words[1 : len(words) - len(rest)], state)
         words = rest
     elif words[:1] in (["test"], ["t"], ["start"], ["stop"]):
         words = ["test" if words[0] == "t" else words[0]]
