@@ -84,7 +84,7 @@ def keywords_seen(walk: Expressions, keywords: dict[str, Any]) -> None:
             walk.scene.python.append((name, {name: value}, " ".join(walk.call.argv)[:200]))
 
 
-def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[str, Any]):
+def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
     """A call of something imported or built in, by its dotted name."""
     head, _, tail = name.partition(".")
     name = ALIASES.get(head, head) + ("." + tail if tail else "")
@@ -205,7 +205,7 @@ def process_method(walk: PythonWalk, name: str):
     return UNKNOWN
 
 
-def value_of(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[str, Any]):
+def value_of(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
     """The results that matter later: paths, lists of paths, decoded text."""
     first = arguments[0] if arguments else None
     if name in ("pathlib.Path", "pathlib.PosixPath", "Path", "pathlib.PurePath"):
