@@ -190,8 +190,7 @@ def arguments(text: str, k: int, names: dict[str, str], closed: bool) -> list[st
             else:
                 out.append(value)
             continue
-        if c == "<" and not closed and "*" in text[k : k + 60]:
-            end = text.find(">", k)
+        if c == "<" and not closed and "*" in text[k : k + 60] and (end := text.find(">", k)) > 0:
             out += text[k + 1 : end].split()
             k = end + 1
             continue
