@@ -90,7 +90,8 @@ def whole(folder: Path) -> dict[str, Any]:
 
 def prepare(folder: Path) -> dict[str, Any]:
     """The same rows read, deduplicated and split anew."""
-    report = prepare_dataset(PrepareRequest(source=str(folder), output=str(folder.parent / "prepared")), Watch())
+    request = PrepareRequest(source=str(folder), output=str(folder.parent / "prepared"), resplit=True)
+    report = prepare_dataset(request, Watch())
     return {"rows": report.rows, "dropped": report.dropped_rows, "near_groups": report.near_groups}
 
 

@@ -25,9 +25,21 @@ OTHER_SHAPES = (
 )  # fmt: skip
 
 
+SECRET_NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "_KEY")
+
+
 def redacted(text: str) -> str:
+    """Without what has the shape of a token, and without the values of variables that are named like one."""
     from .policies.secrets import SHAPES, tokens
 
+    for name, value in paths.variables():
+        if (
+            len(value) > 7
+            and value[0] not in "/~."
+            and value in text
+            and any(part in name.upper() for part in SECRET_NAMES)
+        ):
+            text = text.replace(value, "$" + name)
     for token, _service in tokens(text, SHAPES + OTHER_SHAPES):
         text = text.replace(token, token[:3] + "[redacted]")
     return text

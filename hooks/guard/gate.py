@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import paths, settings, wire
 from .prefilter import MAX_PAYLOAD
 from .shell.marks import clean
-from .verdict import ALLOW, DENY, Finding, Verdict
+from .verdict import ALLOW, ASK, DENY, Finding, Verdict
 from .world import World
 
 TYPE_CHECKING = False  # `typing` would be one more import
@@ -128,6 +128,20 @@ def failed(text: str, why: str) -> Verdict:
     )])  # fmt: skip
 
 
+def unjudged(text: str, error: BaseException) -> Verdict:
+    """`failed` for an exception; a deletion that is too wide to be searched is asked about, whatever it names."""
+    name = type(error).__name__
+    told = {"RecursionError": "nested too deeply"}.get(name, name + " in the gate")
+    told = str(error) if name in ("Limit", "Wide", "Unjudged", "Late") else told
+    verdict = failed(text, told)
+    if verdict.decision == ALLOW and name == "Wide":
+        return Verdict([Finding(
+            ASK, "gate", "this deletes more than could be searched: " + told, "weights or data may lie deep in it",
+            "delete its folders one by one, or let the user decide",
+        )])  # fmt: skip
+    return verdict
+
+
 def answer(verdict: Verdict) -> str:
     """The hook's JSON; empty for silence. There is never an explicit allow."""
     if verdict.decision == ALLOW:
@@ -152,10 +166,7 @@ def decide(payload: dict[str, Any]) -> Verdict:
     try:
         verdict, _ = judge(payload)
     except (Exception, Late) as error:  # whatever went wrong is ours: it must not become a permission
-        name = type(error).__name__
-        told = {"RecursionError": "nested too deeply"}.get(name, name + " in the gate")
-        told = str(error) if name in ("Limit", "Unjudged", "Late") else told
-        verdict = failed(text_of(payload), told)
+        verdict = unjudged(text_of(payload), error)
     if verdict.decision != ALLOW:
         from . import audit
 

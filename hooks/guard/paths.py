@@ -13,6 +13,10 @@ def env(name: str, default: str = "") -> str:
     return _environment.get(name, default)
 
 
+def variables() -> list[tuple[str, str]]:
+    return list(_environment.items())
+
+
 def home() -> str:
     return env("HOME") or "/"
 
@@ -47,6 +51,17 @@ def base(path: str) -> str:
 
 def parent(path: str) -> str:
     return path.rstrip("/").rpartition("/")[0] or "/"
+
+
+def is_temporary(folder: str) -> bool:
+    """Whether a folder, written with a slash at its end, is one of those in which programs put what nobody keeps."""
+    return folder in (
+        "/tmp/",
+        "/var/tmp/",
+        "/private/tmp/",
+        "/private/var/tmp/",
+        env("TMPDIR", "/tmp").rstrip("/") + "/",
+    )
 
 
 def join(folder: str, name: str) -> str:
@@ -90,12 +105,14 @@ def size(path: str) -> int:
 
 
 _listings: dict[str, list[str]] = {}
+_entries: dict[str, list[tuple[str, bool]]] = {}
 _real: dict[str, str] = {}
 
 
 def forget() -> None:
     """What was read of the disk holds for one call; the gate forgets it before the next."""
     _listings.clear()
+    _entries.clear()
     _real.clear()
 
 
@@ -108,6 +125,19 @@ def listing(path: str) -> list[str]:
         except (OSError, ValueError):
             found = []
         _listings[path] = found
+    return found
+
+
+def entries(path: str) -> list[tuple[str, bool]]:
+    """(name, whether it is a folder itself, not a link to one) of what lies in a folder: one call, no look at each name."""
+    found = _entries.get(path)
+    if found is None:
+        try:
+            with posix.scandir(path or "/") as rows:
+                found = sorted([(row.name, row.is_dir(follow_symlinks=False)) for row in rows])
+        except (OSError, ValueError):
+            found = []
+        _entries[path] = found
     return found
 
 

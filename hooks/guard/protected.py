@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from . import paths, shared
-from .shell.nodes import Limit
+import time
 
-MAX_SCAN = 3000
+from . import paths, shared
+from .shell.nodes import Wide
+
 MAX_FOUND = 8
-MAX_LOOKED = 16_000  # names that all searches of one call may look at together
+MAX_LOOKED = 200_000  # names that all searches of one call may look at together
+MAX_SECONDS = 2
 DATA_FILES = frozenset(("train.jsonl", "valid.jsonl", "test.jsonl"))
 WEIGHTS = (".safetensors", ".gguf", ".npz", ".mlpackage")
 MAYBE_WEIGHTS = (".bin", ".pt", ".pth", ".ckpt", ".npz")
+MARKS = (*WEIGHTS, *MAYBE_WEIGHTS, "adapter_config.json")  # of a folder in which each name is looked at
 MODEL_FILES = frozenset(
     ("config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "generation_config.json", "vocab.json",
      "merges.txt", "special_tokens_map.json", "chat_template.jinja", "model.safetensors.index.json")
@@ -25,6 +28,12 @@ LABELS = {
     "cache": "the Hugging Face cache",
     "extra": "the path that your settings protect",
 }
+
+
+def named(name: str) -> bool:
+    """Whether a file's name alone says what it is."""
+    lowered = name.lower()
+    return lowered in DATA_FILES or lowered == "adapter_config.json" or lowered.endswith(WEIGHTS[:2])
 
 
 class Thing:
@@ -47,6 +56,8 @@ class Protected:
     def __init__(self, cwd: str, extra: list[str]) -> None:
         self.cwd = cwd
         self.looked = 0
+        self.until = 0.0
+        self._below: dict[tuple[str, int], list[Thing]] = {}
         self.extra = [paths.real(path) for path in extra]
         self.jobs = paths.real(paths.normal(shared.home(), cwd))
         self.cache = paths.real(paths.hub_cache())
@@ -88,7 +99,18 @@ class Protected:
         )
 
     def below(self, folder: str, limit: int = MAX_FOUND) -> list[Thing]:
-        """The protected things that go when a folder goes: breadth first, to a bound."""
+        """The protected things that go when a folder goes, up to a number: breadth first.
+
+        Raises:
+            Wide: nothing was found in what could be searched, and there is more.
+        """
+        known = self._below.get((folder, limit))
+        if known is None:
+            known = self._below[folder, limit] = self.search(folder, limit)
+        return known
+
+    def search(self, folder: str, limit: int) -> list[Thing]:
+        self.until = self.until or time.monotonic() + MAX_SECONDS
         roots = [folder]
         if paths.inside(self.cwd, folder) and self.cwd != folder:
             roots.insert(0, self.cwd)  # the project first: an ancestor may be too wide to search
@@ -100,27 +122,25 @@ class Protected:
             elif paths.inside(folder, root) and folder != root:
                 found.append(Thing("job" if root == self.jobs else "cache" if root == self.cache else "extra", folder))
         for root in roots:
-            seen = 0
-            todo = [root]
-            while todo and seen < MAX_SCAN and len(found) < limit:
-                here = todo.pop(0)
-                names = paths.listing(here)
-                self.looked += 5 + len(names)
-                if self.looked > MAX_LOOKED:
-                    raise Limit("too many folders would have to be searched")
-                lowered = {name.lower() for name in names}
-                marked = not lowered.isdisjoint(DATA_FILES) or any(
-                    name.endswith(WEIGHTS) or name.endswith(MAYBE_WEIGHTS) or name == "adapter_config.json"
-                    for name in lowered
-                )
-                for name in names:
-                    seen += 1
-                    path = paths.join(here, name)
-                    if marked and (thing := self.file(path)) and len(found) < limit:
+            if found and root != roots[0]:
+                break
+            todo = [] if paths.base(root) in SKIPPED else [root]
+            for here in todo:
+                if len(found) >= limit:
+                    break
+                entries = paths.entries(here)
+                self.looked += 5 + len(entries)
+                if self.looked > MAX_LOOKED or time.monotonic() > self.until:
+                    if found:
+                        return found
+                    raise Wide("too many folders would have to be searched")
+                lowered = {name.lower() for name, _ in entries}
+                marked = not lowered.isdisjoint(DATA_FILES) or any(name.endswith(MARKS) for name in lowered)
+                for name, is_folder in entries:
+                    if marked and (thing := self.file(paths.join(here, name))) and len(found) < limit:
                         found.append(thing)
-                    elif "." not in name[1:] or not paths.is_file(path):
-                        if name not in SKIPPED and paths.mode(path, follow=False) == 0o040000:
-                            todo.append(path)
+                    elif is_folder and name not in SKIPPED:
+                        todo.append(paths.join(here, name))
         return found
 
     def at(self, path: str, tree: bool) -> list[Thing]:

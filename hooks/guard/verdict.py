@@ -42,10 +42,12 @@ class Verdict:
         return WORDS[self.decision]
 
     def reason(self) -> str:
-        """The message that the model reads: at most three findings, the worst first."""
+        """The message that the model reads: at most three findings, the worst first, and never a token."""
+        from .audit import redacted
+
         shown = [finding.text() for finding in self.findings[:3]]
         more = len(self.findings) - len(shown)
-        return "\n".join(shown + ([f"({more} more findings of the same kind)"] if more > 0 else []))
+        return redacted("\n".join(shown + ([f"({more} more findings of the same kind)"] if more > 0 else [])))
 
 
 def short(path: str, cwd: str) -> str:
@@ -70,6 +72,8 @@ def quoted(name: str) -> str:
 
 
 def said(text: str, limit: int = 120) -> str:
-    """A command line in a message: one line, shortened."""
-    text = " ".join(text.replace("\ue10f", "?").split())
+    """A command line in a message: one line, shortened; redacted before, since half a token has no shape any more."""
+    from .audit import redacted
+
+    text = " ".join(redacted(text).replace("\ue10f", "?").split())
     return "`" + (text if len(text) <= limit else text[: limit - 3] + "...") + "`"

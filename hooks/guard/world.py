@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from . import paths
 from .effects.scene import Scene
-from .protected import Protected, Thing
+from .protected import Protected, Thing, named
 from .settings import Settings
 from .shell.marks import UNKNOWN
+from .shell.nodes import Limit, Wide
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ class World:
         self.settings = settings
         self.protected = Protected(cwd, settings.protect)
         self.scene = Scene(cwd)  # empty for file tools
+        self.scene.weighs = self.weighs
+        self.scene.protected = lambda folder: [thing.path for thing in self.protected.below(paths.real(folder), 500)]
         self.tool = "Bash"
         self.file = ""
         self.old = ""
@@ -43,10 +46,19 @@ class World:
         if UNKNOWN in path:
             from .shell import globs
 
-            bare = path.lstrip(UNKNOWN)
-            if path.startswith(UNKNOWN):
-                path = self.cwd + bare if bare.startswith("/") and bare.strip("/") else ""
-            candidates = globs.expand(path, "/") if path.strip("/" + UNKNOWN) else []
+            known = path.lstrip(UNKNOWN)
+            head, _, rest = path.partition(UNKNOWN)
+            if not any(c.isalnum() for c in (rest if not head or paths.is_temporary(head) else path)):
+                path = ""  # nothing that is known names anything
+            elif not head:
+                path = paths.join(self.cwd, known) if known[:1] == "/" else ""
+            candidates = globs.expand(path, "/") if path else []
+            if path and not head and touch.op == "delete" and named(paths.base(known)):
+                try:
+                    things = self.protected.below(self.cwd, 200)
+                except Wide:
+                    things = []
+                candidates += [thing.path for thing in things if globs.matches(thing.path, UNKNOWN + known)]
         follow = touch.follow or slash
         out = [paths.real(candidate, follow) for candidate in candidates]
         self._targets[id(touch)] = out
@@ -55,11 +67,23 @@ class World:
     def things(self, touch: Touch) -> list[Thing]:
         """The protected things that a deletion reaches."""
         found = []
-        for path in self.targets(touch):
-            found += self.protected.at(path, touch.tree)
-        for path in touch.held if touch.tree or touch.op == "empty" else []:
-            found += self.protected.at(paths.real(path, False), True)
+        try:
+            for path in self.targets(touch):
+                found += self.protected.at(path, touch.tree)
+            for path in touch.held if touch.tree or touch.op == "empty" else []:
+                found += self.protected.at(paths.real(path, False), True)
+        except Wide as error:
+            if UNKNOWN in touch.path:  # a guess alone
+                raise Limit(str(error)) from None
+            raise
         return found
+
+    def weighs(self, path: str) -> bool:
+        """Whether a path is protected, or a folder that holds such a thing."""
+        try:
+            return bool(self.protected.at(paths.real(path), True))
+        except Wide:
+            return True
 
     def starts(self, names: frozenset[str]) -> bool:
         """Whether some program of these names would start."""

@@ -57,10 +57,11 @@ def explain(command: str, cwd: str) -> dict[str, Any]:
     try:
         verdict, world = gate.judge(payload)
     except Exception as error:  # the hook turns any failure into a verdict too
-        verdict, world = gate.failed(command, str(error) or type(error).__name__), None
+        verdict, world = gate.unjudged(command, error), None
     told["decision"] = verdict.word
     told["findings"] = [
-        {"rule": each.rule, "seen": each.seen, "why": each.why, "instead": each.advice} for each in verdict.findings
+        {"rule": each.rule, "seen": _shown(each.seen), "why": each.why, "instead": each.advice}
+        for each in verdict.findings
     ]
     if world is not None:
         told["reading"] = [
@@ -89,8 +90,10 @@ def _things(world: Any, touch: Any) -> list[Any]:
 
 
 def _shown(text: str) -> str:
-    """What can't be known before the command runs is shown as an ellipsis."""
-    return text.replace("\ue10f", "…")
+    """What can't be known before the command runs is shown as an ellipsis, a token not at all."""
+    from guard.audit import redacted
+
+    return redacted(text).replace("\ue10f", "…")
 
 
 def log(limit: int = 20) -> list[dict[str, Any]]:

@@ -39,17 +39,17 @@ class Finding(BaseModel):
 
 
 class Collector:
-    """Findings as they come, grouped by file and code."""
+    """Findings as they come, grouped by file, code and severity: a warning never hides an error of the same code."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[str, str], Finding] = {}
+        self._found: dict[tuple[str, str, Severity], Finding] = {}
         self.error_count = 0
         self.first_errors: list[str] = []
 
     def add(self, file: Path | str, line: int | None, problem: Problem, severity: Severity | None = None) -> None:
         """Note ``problem`` of ``line`` (None: of the file as a whole)."""
         level: Severity = severity or ("error" if problem.severity == "error" else "warning")
-        key = (str(file), problem.code)
+        key = (str(file), problem.code, level)
         known = self._found.get(key)
         if level == "error":
             self.error_count += 1
@@ -68,7 +68,7 @@ class Collector:
     def extend(self, findings: Iterable[Finding]) -> None:
         """Take over findings that were made elsewhere (the tokenizer's process)."""
         for finding in findings:
-            self._found[(finding.file, finding.code)] = finding
+            self._found[(finding.file, finding.code, finding.severity)] = finding
             self.error_count += finding.count if finding.severity == "error" else 0
 
     def sorted(self) -> list[Finding]:

@@ -17,10 +17,12 @@ from mcp_server.datasets.preparation import Dropped, PrepareRequest
 from mcp_server.datasets.rows import check_row
 from mcp_server.datasets.secrets import find_secrets, may_hold_secret, redact
 from mcp_server.datasets.sources import Record, read_file
+from mcp_server.datasets.split import KEPT, rank_of
 from mcp_server.datasets.text import content_characters, said_text, training_text
 from mcp_server.datasets.watch import Watch
 
 _EXAMPLES = 3
+_COLUMNS = 8  # unused ones that are named
 
 
 class Gathered:
@@ -32,6 +34,7 @@ class Gathered:
         self.format = ""
         self.offsets = array("Q")
         self.alive = bytearray()
+        self.ranks = bytearray()  # by row: its place in KEPT, or DRAWN
         self.near = NearIndex() if near else None
         self.warnings: list[str] = []
         self._files: list[Path] = []
@@ -48,9 +51,10 @@ class Gathered:
         self._files.append(path)
         self.read[path] = 0
 
-    def keep(self, line: int, offset: int, said: str) -> None:
+    def keep(self, line: int, offset: int, said: str, rank: int) -> None:
         self.offsets.append(offset)
         self.alive.append(1)
+        self.ranks.append(rank)
         self._file_of.append(len(self._files) - 1)
         self._lines.append(line)
         if self.near is not None:
@@ -63,6 +67,10 @@ class Gathered:
     def origin(self, row: int) -> str:
         """``file:line`` of a kept row."""
         return f"{self._files[self._file_of[row]].name}:{self._lines[row]}"
+
+    def place(self, row: int) -> str:
+        """``origin`` of a row whose split is kept, and the split."""
+        return f"{self.origin(row)}, which stays in {KEPT[self.ranks[row]]}"
 
     def drop(self, where: str, reason: str, text: str) -> None:
         """Note a row that was not kept."""
@@ -96,24 +104,28 @@ class Gathered:
             yield text_of
 
 
-def gather(request: PrepareRequest, files: list[Path], spool: Path, watch: Watch) -> Gathered:
-    """Read ``files`` and write every usable row to ``spool``. Raises DataError when a file can't be read, Cancelled."""
+def gather(request: PrepareRequest, files: list[Path], splits: dict[Path, str], spool: Path, watch: Watch) -> Gathered:
+    """Read ``files`` and write every usable row to ``spool``. Raises DataError when a file can't be read, Cancelled.
+
+    Those of ``splits`` that keep their rows come first, so that of equal rows theirs is the one that stays.
+    """
     gathered = Gathered(near=request.near_duplicates != "ignore")
     pass_ = _Pass(request, gathered)
     total = sum(path.stat().st_size for path in files)
     done = 0
     with spool.open("wb") as out:
-        for path in files:
+        for path in sorted(files, key=lambda path: rank_of(splits.get(path))):
             gathered.begin(path)
             size = path.stat().st_size
             for record in read_file(path, chunk_characters=request.chunk_characters):
                 gathered.read[path] += 1
                 if not gathered.read[path] & 0xFF:
                     watch.tick(done, total, f"reading {path.name}: {gathered.read[path]:,} rows")
-                pass_.take(record, out)
+                split = None if request.resplit else record.split or splits.get(path)
+                pass_.take(record, rank_of(split), out)
             done += size
             watch.tick(done, total, f"read {path.name}")
-    gathered.warnings += pass_.secret_warnings()
+    gathered.warnings += [*pass_.secret_warnings(), *pass_.unused_columns()]
     return gathered
 
 
@@ -129,7 +141,7 @@ class _Pass:
         self._secrets: Counter[str] = Counter()
         self._secret_places: dict[str, list[str]] = {}
 
-    def take(self, record: Record, out: BinaryIO) -> None:
+    def take(self, record: Record, rank: int, out: BinaryIO) -> None:
         where = f"{record.path.name}:{record.line}"
         try:
             layout, row = self._usable(record)
@@ -142,10 +154,13 @@ class _Pass:
         number = self._gathered.rows
         first = self._exact.first(number, text)
         if first != number:
-            self._gathered.drop(where, "duplicate", f"is the same as {self._gathered.origin(first)}")
+            if self._gathered.ranks[first] < rank:
+                self._gathered.drop(where, "leak", f"is the same as {self._gathered.place(first)}")
+            else:
+                self._gathered.drop(where, "duplicate", f"is the same as {self._gathered.origin(first)}")
             return
         out.write(line)
-        self._gathered.keep(record.line, self._offset, said_text(row, row_format))
+        self._gathered.keep(record.line, self._offset, said_text(row, row_format), rank)
         self._gathered.format = self._gathered.format or row_format
         self._gathered.layouts[layout] += 1
         self._offset += len(line)
@@ -181,6 +196,13 @@ class _Pass:
             raise Unusable(
                 "too-long", f"has {characters:,} characters, more than max_characters={self._request.max_characters:,}"
             )
+
+    def unused_columns(self) -> list[str]:
+        """What the rows held and those written do not."""
+        unused = [f"{redact(name)[:60]} ({rows:,} rows)" for name, rows in self._layouts.unused.most_common(_COLUMNS)]
+        more = len(self._layouts.unused) - len(unused)
+        listed = ", ".join(unused) + (f" and {more:,} more" if more else "")
+        return [f"columns not used: {listed}; name with mapping what belongs into the rows"] if unused else []
 
     def secret_warnings(self) -> list[str]:
         return [

@@ -58,6 +58,10 @@ def _inspect(request: InspectRequest, data: Path, warnings: list[str], watch: Wa
         )
         for path, severity, problem in whole:
             findings.add(path, None, problem, severity)
+    for scan in scans.values():
+        if scan.more:
+            text = f"has more than the {scan.lines:,} lines that were looked at; leave max_rows out to look at all"
+            findings.add(scan.path, None, Problem("first-rows", text), "info")
     for warning in warnings:
         findings.add(data, None, Problem("splits-not-read", warning), "warning")
     duplicates = survey.duplicates(findings, watch)
@@ -148,8 +152,9 @@ def _summary(scans: dict[str, FileScan], findings: Collector, report: TokenRepor
     text = f"Rows: {rows}. Found {' and '.join(counts)}."
     if report is not None and "train" in report.splits:
         train = report.splits["train"]
+        measured = "rows" if train.rows_measured == train.rows else f"{train.rows_measured:,} measured rows"
         text += (
-            f" Tokens a row: median {train.p50}, most {train.max}; {train.rows_cut:.1%} of rows are cut at "
+            f" Tokens a row: median {train.p50}, most {train.max}; {train.rows_cut:.1%} of {measured} are cut at "
             f"max_seq_length={report.max_seq_length}; padding {train.padding_stock:.0%}, "
             f"{train.padding_bucketed:.0%} in batches of like length."
         )
@@ -161,7 +166,7 @@ def _next_step(findings: Collector, report: TokenReport | None, request: Inspect
         hf_dataset = "" if request.hf_dataset is None else "hf_dataset=<the same>, "
         return (
             "correct the errors (file and line are given), or write a clean copy with prepare_dataset("
-            f"source={request.data!r}, {hf_dataset}output=<new folder>), which drops bad and repeated rows and splits anew"
+            f"source={request.data!r}, {hf_dataset}output=<new folder>), which drops bad, repeated and leaked rows"
         )
     if report is None:
         return "call again with model=... to see token lengths and one row as the model sees it"

@@ -10,7 +10,7 @@ from mcp_server.datasets.hub import HubData
 
 OutputFormat = Literal["auto", "chat", "completions", "text"]
 Share = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
-COLUMNS = ("messages", "prompt", "completion", "system", "input", "text", "tools")
+COLUMNS = ("messages", "prompt", "completion", "system", "input", "text", "tools", "history")
 
 
 class PrepareRequest(HubData):
@@ -23,12 +23,13 @@ class PrepareRequest(HubData):
     mapping: dict[str, str] = Field(
         default_factory=dict,
         description='Columns with other names: {"prompt": "Frage", "completion": "Antwort"}; also messages, system, input, '
-        "text, tools",
+        "text, tools, history",
     )
     format: OutputFormat = Field(default="auto", description="auto: chat, or text where the source is plain text")
     system: str | None = Field(default=None, description="System message for rows without one")
-    valid: Share = Field(default=0.1, description="Share of rows for valid.jsonl")
-    test: Share = Field(default=0.1, description="Share of rows for test.jsonl")
+    valid: Share = Field(default=0.1, description="Share of rows for valid.jsonl, where the source has no such split")
+    test: Share = Field(default=0.1, description="Share of rows for test.jsonl, where the source has no such split")
+    resplit: bool = Field(default=False, description="Draw all splits anew, whatever the source's files are named")
     seed: int = Field(default=0, ge=0, description="Seed of split and order; same source and seed, same files")
     near_duplicates: Literal["together", "drop", "ignore"] = Field(
         default="together",
@@ -73,6 +74,7 @@ class PrepareReport(BaseModel):
     output: str
     format: str
     rows: dict[str, int] = Field(description="Rows by file written")
+    kept: list[str] = Field(description="Splits as the source has them; the others were drawn")
     read: dict[str, int] = Field(description="Rows by file read, the first 20")
     files_read: int
     ignored_files: list[str] = Field(description="Files of the source folder that were not read, the first 10")

@@ -19,8 +19,8 @@ from mcp_server.datasets.duplicates import Groups
 from mcp_server.datasets.findings import Finding
 from mcp_server.datasets.gather import Gathered, gather
 from mcp_server.datasets.preparation import PrepareReport, PrepareRequest
-from mcp_server.datasets.sources import TEXT_FILES, find_files
-from mcp_server.datasets.split import assign
+from mcp_server.datasets.sources import TEXT_FILES, find_files, splits_of
+from mcp_server.datasets.split import DRAWN, KEPT, assign
 from mcp_server.datasets.staging import Staging, require_new
 from mcp_server.datasets.tokens import TokenFile, TokenRequest
 from mcp_server.datasets.watch import Watch
@@ -32,6 +32,7 @@ SPLITS = ("train", "valid", "test")
 _TEXTS_KEPT_WHOLE = 20  # text files from which on the pieces of one stay together
 _UNBOUNDED = 1 << 30
 _FEW = 4  # rows
+_RECORDED = {"format", "rows", "kept", "shapes", "dropped", "near_groups", "warnings"}
 
 
 def prepare_dataset(request: PrepareRequest, watch: Watch) -> PrepareReport:
@@ -55,25 +56,19 @@ def _prepare(request: PrepareRequest, source: Path, output: Path, warnings: list
     model = None if request.model is None else str(models.locate(request.model) or request.model)
     with Staging(output) as staging:
         spool = staging.folder / "spool.jsonl"
-        gathered = gather(request, files, spool, watch)
+        gathered = gather(request, files, {} if request.resplit else splits_of(files, source), spool, watch)
         if model is not None:
             _drop_by_tokens(gathered, request, model, spool, watch)
         groups = _group(gathered, request, spool, watch)
-        alive = [row for row in range(gathered.rows) if gathered.alive[row]]
-        if not alive:
-            reasons = "; ".join(example for found in gathered.dropped() for example in found.examples[:1])
-            raise DataError(
-                f"no row of {source} can be used: {reasons or 'it is empty'}; correct the source or give mapping"
-            )
-        sizes = Counter(groups.find(row) for row in alive)
-        assigned = assign(dict(sorted(sizes.items())), valid=request.valid, test=request.test, seed=request.seed)
-        rows = _write(staging.folder, spool, gathered, alive, groups, assigned, request.seed, watch)
+        chosen, kept, sizes = _split(gathered, groups, request, source)
+        rows = _write(staging.folder, spool, gathered, chosen, request.seed, watch)
         spool.unlink()
         report = PrepareReport(
-            summary=_summary(gathered, rows),
+            summary=_summary(gathered, rows, kept),
             output=str(output),
             format=gathered.format,
             rows=rows,
+            kept=kept,
             read={_name(path, source): count for path, count in list(gathered.read.items())[:20]},
             files_read=len(gathered.read),
             ignored_files=[_name(path, source) for path in ignored[:10]],
@@ -81,7 +76,7 @@ def _prepare(request: PrepareRequest, source: Path, output: Path, warnings: list
             dropped=gathered.dropped(),
             dropped_rows=sum(found.rows for found in gathered.dropped()),
             near_groups=None if request.near_duplicates != "together" else sum(size > 1 for size in sizes.values()),
-            warnings=[*warnings, *_warnings(gathered, request, rows, sizes)],
+            warnings=[*warnings, *_warnings(gathered, request, rows, kept, sizes)],
             next_step=f"look at it with inspect_dataset(data={str(output)!r}, model=...), then start_lora_training",
             seconds=0.0,
         )
@@ -126,11 +121,14 @@ def _refusal(own: Finding | None, any_other: Finding | None) -> tuple[str, str]:
 
 
 def _group(gathered: Gathered, request: PrepareRequest, spool: Path, watch: Watch) -> Groups:
-    """Rows that must not be split apart; with near_duplicates='drop' the later of two alike is dropped instead."""
+    """Rows that must not be split apart; with near_duplicates='drop' the later of two alike is dropped instead.
+
+    Of two alike of which one keeps its split, the other is dropped.
+    """
     groups = Groups(gathered.rows)
     if gathered.near is not None:
         dropping = request.near_duplicates == "drop"
-        alive = gathered.alive
+        alive, ranks = gathered.alive, gathered.ranks
 
         def wanted(one: int, other: int) -> bool:
             return bool(alive[one] and alive[other]) and (dropping or groups.find(one) != groups.find(other))
@@ -138,7 +136,10 @@ def _group(gathered: Gathered, request: PrepareRequest, spool: Path, watch: Watc
         with gathered.reader(spool) as text_of:
             pairs = gathered.near.pairs(text_of, wanted, lambda done, of: watch.tick(done, of, "near-duplicates"))
             for one, other, similarity in pairs:
-                if dropping:
+                if ranks[one] != ranks[other]:
+                    firm, loose = sorted((one, other), key=lambda row: ranks[row])
+                    gathered.drop_row(loose, "near-leak", f"is {similarity:.0%} alike to {gathered.place(firm)}")
+                elif dropping:
                     gathered.drop_row(other, "near-duplicate", f"is {similarity:.0%} alike to {gathered.origin(one)}")
                 else:
                     groups.join(one, other)
@@ -150,20 +151,33 @@ def _group(gathered: Gathered, request: PrepareRequest, spool: Path, watch: Watc
     return groups
 
 
+def _split(
+    gathered: Gathered, groups: Groups, request: PrepareRequest, source: Path
+) -> tuple[dict[str, list[int]], list[str], Counter[int]]:
+    """(rows of each split, splits that are the source's own, rows of each group of those drawn). Raises DataError."""
+    chosen: dict[str, list[int]] = {name: [] for name in SPLITS}
+    drawn: list[int] = []
+    for row, rank in enumerate(gathered.ranks):
+        if gathered.alive[row]:
+            (drawn if rank == DRAWN else chosen[KEPT[rank]]).append(row)
+    kept = [name for name, rows in chosen.items() if rows]
+    if not drawn:
+        reasons = "; ".join(example for found in gathered.dropped() for example in found.examples[:1])
+        left = " for train (valid and test keep their rows; resplit=true draws all anew)" if kept else ""
+        reasons = reasons or ("it holds no others" if kept else "it is empty")
+        raise DataError(f"no row of {source} can be used{left}: {reasons}; correct the source or give mapping")
+    sizes = Counter(groups.find(row) for row in drawn)
+    valid, test = (0 if name in kept else share for name, share in (("valid", request.valid), ("test", request.test)))
+    assigned = assign(dict(sorted(sizes.items())), valid=valid, test=test, seed=request.seed)
+    for row in drawn:
+        chosen[assigned[groups.find(row)]].append(row)
+    return chosen, kept, sizes
+
+
 def _write(
-    folder: Path,
-    spool: Path,
-    gathered: Gathered,
-    alive: list[int],
-    groups: Groups,
-    assigned: dict[int, str],
-    seed: int,
-    watch: Watch,
+    folder: Path, spool: Path, gathered: Gathered, chosen: dict[str, list[int]], seed: int, watch: Watch
 ) -> dict[str, int]:
     """Write the splits, each in a seeded order (mlx-lm's batches are rows that follow each other); rows of each."""
-    chosen: dict[str, list[int]] = {name: [] for name in SPLITS}
-    for row in alive:
-        chosen[assigned[groups.find(row)]].append(row)
     with spool.open("rb") as lines:
         for name, rows in chosen.items():
             if not rows:
@@ -178,29 +192,36 @@ def _write(
     return {name: len(rows) for name, rows in chosen.items() if rows}
 
 
-def _summary(gathered: Gathered, rows: dict[str, int]) -> str:
+def _summary(gathered: Gathered, rows: dict[str, int], kept: list[str]) -> str:
     dropped = gathered.dropped()
     text = f"Read {sum(gathered.read.values()):,} rows, wrote " + ", ".join(
         f"{n:,} to {name}" for name, n in rows.items()
     )
+    if kept:
+        drawn = [name for name in rows if name not in (*kept, "train")]
+        text += f" ({' and '.join(kept)} as in the source{f', {drawn[0]} drawn from train' if drawn else ''})"
     if dropped:
         reasons = ", ".join(f"{found.rows:,} {found.reason}" for found in dropped[:6])
         text += f"; left out {sum(found.rows for found in dropped):,} ({reasons})"
     return text + "."
 
 
-def _warnings(gathered: Gathered, request: PrepareRequest, rows: dict[str, int], sizes: Counter[int]) -> list[str]:
+def _warnings(
+    gathered: Gathered, request: PrepareRequest, rows: dict[str, int], kept: list[str], sizes: Counter[int]
+) -> list[str]:
     found = list(gathered.warnings)
-    total = sum(rows.values())
+    total = sum(sizes.values())
     for name, share in (("valid", request.valid), ("test", request.test)):
-        if share and name not in rows:
+        drawn = share and name not in kept
+        if drawn and name not in rows:
             found.append(f"{name}.jsonl could not be made: there are too few groups of rows that are unlike each other")
-        elif share and abs(rows[name] - share * total) > max(1, 0.2 * share * total):
+        elif drawn and abs(rows[name] - share * total) > max(1, 0.2 * share * total):
             found.append(
                 f"{name}.jsonl has {rows[name] / total:.1%} of the rows instead of {share:.0%}: groups stay together"
             )
         if name in rows and rows[name] < _FEW:
-            found.append(f"{name}.jsonl has {rows[name]} rows: a loss on so few says little; give a larger share")
+            remedy = "add rows, or draw it anew with resplit=true" if name in kept else "give a larger share"
+            found.append(f"{name}.jsonl has {rows[name]} rows: a loss on so few says little; {remedy}")
     largest = max(sizes.values())
     if largest > total / 4 and largest > 1:
         found.append(
@@ -213,7 +234,7 @@ def _warnings(gathered: Gathered, request: PrepareRequest, rows: dict[str, int],
 def _record(request: PrepareRequest, report: PrepareReport, gathered: Gathered, source: Path) -> dict[str, Any]:
     """``preparation.json``: how the folder can be made again. No times, so that the same call writes the same bytes."""
     options = request.model_dump(mode="json", exclude={"output"})
-    kept = report.model_dump(mode="json", include={"format", "rows", "shapes", "dropped", "near_groups", "warnings"})
+    kept = report.model_dump(mode="json", include=_RECORDED)
     files = {_name(path, source): {"rows": count, "sha256": _sha256(path)} for path, count in gathered.read.items()}
     return {"prepare_dataset": options, "files": files, **kept}
 

@@ -23,6 +23,7 @@ class FileScan:
         self.path = path
         self.lines = 0
         self.bytes = 0
+        self.more = False  # lines beyond the limit
         self.formats: Counter[str] = Counter()
 
     @property
@@ -53,6 +54,7 @@ def scan_file(
         with path.open("rb") as file:
             for number, offset, raw in read_lines(file):
                 if limit is not None and number > limit:
+                    scan.more = True
                     break
                 scan.lines = number
                 scan.bytes = offset + len(raw)
@@ -169,7 +171,7 @@ def check_splits(
                 "error",  # mlx-lm reads all three files and fails on an empty one, needed or not
                 Problem("empty-file", f"{what}; put examples there, one JSON object a line, or delete the file"),
             )
-        elif rows < batch_size:
+        elif rows < batch_size and not scan.more:
             has = f"has {rows} row{'s' * (rows != 1)}, fewer than batch_size={batch_size}"
             refused: Severity = "error" if stock and name == "train" else "warning"
             yield scan.path, refused, Problem("fewer-than-batch", f"{has}{_small(name, rows, stock)}")

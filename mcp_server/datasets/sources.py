@@ -17,6 +17,7 @@ from mcp_server import launch
 from mcp_server.datasets.layouts import Unusable
 from mcp_server.datasets.rows import parse_line
 from mcp_server.datasets.scan import decode_line, read_lines
+from mcp_server.datasets.split import NAMES, rank_of, split_named
 from mcp_server.errors import DataError
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -25,7 +26,7 @@ TEXT_FILES = (".txt", ".md")
 _NOT_DATA = ("preparation.json", "dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")
 _CHUNK = 1 << 20
 _MAX_ITEM_CHARACTERS = 64 << 20
-_CONTAINERS = ("data", "train", "rows", "examples", "conversations", "items")
+_CONTAINERS = ("data", "rows", "examples", "conversations", "items")
 
 
 class Record(NamedTuple):
@@ -35,6 +36,7 @@ class Record(NamedTuple):
     line: int
     row: dict[str, Any] | None
     problem: Unusable | None = None
+    split: str | None = None  # where the file has several
 
 
 def find_files(source: Path) -> tuple[list[Path], list[Path]]:
@@ -63,6 +65,24 @@ def find_files(source: Path) -> tuple[list[Path], list[Path]]:
         raise DataError(f"source {source} holds no data (found {names}); known are {', '.join(TABLES + TEXT_FILES)}")
     taken = set(chosen)
     return chosen, [path for path in found if path not in taken]
+
+
+def splits_of(files: list[Path], source: Path) -> dict[Path, str]:
+    """The split that each file of a folder belongs to by its name, or by that of the folder that it lies in."""
+    if source.is_file():
+        return {}
+    found = {path: split for path in files if (split := _split_of(path.relative_to(source)))}
+    if "train" in found.values():
+        return found
+    # With none named train, names may be about something else: speed-test.csv, dev/install.md.
+    return {
+        path: split for path, split in found.items() if path.stem.lower() in NAMES and path.suffix.lower() in TABLES
+    }
+
+
+def _split_of(path: Path) -> str | None:
+    folders = (split_named(name) for name in reversed(path.parent.parts))
+    return split_named(path.stem) or next(filter(None, folders), None)
 
 
 def read_file(path: Path, *, chunk_characters: int) -> Iterator[Record]:
@@ -128,21 +148,33 @@ def _read_object(path: Path, file: io.TextIOBase) -> Iterator[Record]:
         whole: dict[str, Any] = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON: {error}; correct it") from error
-    name = next((name for name in _CONTAINERS if _holds_rows(whole.get(name))), None)
-    if name is None or (name == "conversations" and not _holds_rows_of_turns(whole[name])):
+    yield from _read_lists(path, whole)
+
+
+def _read_lists(path: Path, whole: dict[str, Any]) -> Iterator[Record]:
+    """The rows of the lists that are named for splits, and of one that is named as a container; else the object is a row."""
+    lists: dict[str, list[Any]] = {name: value for name, value in whole.items() if _holds_rows(name, value)}
+    splits = {name: split for name in lists if (split := split_named(name))}
+    read = [*splits, *[name for name in _CONTAINERS if name in lists][:1]]
+    if not read:
         yield Record(path, 1, whole)
         return
-    for number, item in enumerate(whole[name], start=1):
-        yield _item(path, number, item)
+    number = 0
+    for name in sorted(lists, key=lambda name: rank_of(splits.get(name))):
+        for item in lists[name]:
+            number += 1
+            if name in read:
+                yield _item(path, number, item)._replace(split=splits.get(name))
+            else:
+                text = f"is in the list {name!r}; of the file's lists only {' and '.join(read)} can be told to hold the rows"
+                yield Record(path, number, None, Unusable("list-not-read", text))
 
 
-def _holds_rows(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
-
-
-def _holds_rows_of_turns(value: list[Any]) -> bool:
-    """Whether a list under "conversations" is many conversations, not the turns of one."""
-    return not {"from", "role"} & value[0].keys()
+def _holds_rows(name: str, value: Any) -> bool:
+    """Whether a value is a list of rows; one under "conversations" may be many of them, or the turns of one."""
+    if not isinstance(value, list) or not value or not isinstance(value[0], dict):
+        return False
+    return name != "conversations" or not {"from", "role"} & value[0].keys()
 
 
 def _read_array(path: Path, file: io.TextIOBase) -> Iterator[Record]:
@@ -157,6 +189,11 @@ def _read_array(path: Path, file: io.TextIOBase) -> Iterator[Record]:
         line += buffer.count("\n", at, skipped.end())
         at = skipped.end()
         if buffer[at : at + 1] == "]":
+            rest = buffer[at + 1 :].lstrip()
+            while not rest and (more := file.read(_CHUNK)):
+                rest = more.lstrip()
+            if rest:
+                raise DataError(f"{path}:{line} goes on with {rest[0]!r} after its array; put all rows into one array")
             return
         try:
             item, end = decoder.raw_decode(buffer, at)
@@ -189,13 +226,15 @@ def _item(path: Path, line: int, item: Any) -> Record:
 
 def _read_csv(path: Path) -> Iterator[Record]:
     csv.field_size_limit(_MAX_ITEM_CHARACTERS)
+    line = 1  # an entry may span lines: it is named by the first
     with path.open(encoding="utf-8-sig", newline="") as file:
         try:
             head = file.readline()
             file.seek(0)
             delimiter = "\t" if path.suffix.lower() == ".tsv" else (";" if head.count(";") > head.count(",") else ",")
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            line = 2  # an entry may span lines: it is named by the first
+            if reader.fieldnames is not None:
+                line = reader.line_num + 1
             for row in reader:
                 if None in row or None in row.values():
                     text = f"has {'more' if None in row else 'fewer'} fields than the header; is a quote missing?"
@@ -206,7 +245,7 @@ def _read_csv(path: Path) -> Iterator[Record]:
         except UnicodeDecodeError as error:
             raise DataError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
         except csv.Error as error:
-            raise DataError(f"{path} is not CSV that can be read: {error}; correct or re-export it") from error
+            raise DataError(f"{path}:{line} is not CSV that can be read: {error}; correct or re-export it") from error
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:

@@ -1,9 +1,41 @@
-"""Which rows go where: whole groups, by seed, so that nothing like a training row is ever measured on."""
+"""Which rows go where: as the source has them, else whole groups by seed. Nothing like a training row is ever measured on."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
+
+KEPT = ("test", "valid")  # splits that keep a source's rows; of a row that is in both, the first has it
+DRAWN = len(KEPT)  # the rank of all other rows, from which train and what is missing is drawn
+NAMES = {  # the words that the library datasets knows
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+# "test", "gsm8k_test", "test_data", "dev-v2.0", and a part of several: "test-00000-of-00002-0a1b2c".
+_NAMED = re.compile(
+    rf"(?:.*[-_. ])?({'|'.join(NAMES)})(?:[-_. ]?(?:data|set|split))?(?:[-_.]v?\d+(?:\.\d+)*(?:-of-\d+(?:-\w+)?)?)?",
+    re.IGNORECASE,
+)
+
+
+def split_named(name: str) -> str | None:
+    """The split that a file (without its ending), a folder or a list is named for: train, valid, test, or None."""
+    found = _NAMED.fullmatch(name)
+    return None if found is None else NAMES[found[1].lower()]
+
+
+def rank_of(split: str | None) -> int:
+    """The lower, the firmer a row's place: ``DRAWN`` for a row of train or of no split."""
+    return KEPT.index(split) if split in KEPT else DRAWN
 
 
 def assign(sizes: Mapping[int, int], *, valid: float, test: float, seed: int) -> dict[int, str]:

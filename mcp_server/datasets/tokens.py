@@ -55,8 +55,8 @@ class SplitTokens(BaseModel):
     p50: int
     p90: int
     p99: int
-    max: int
-    rows_cut: float = Field(description="Share of rows longer than max_seq_length")
+    max: int = Field(description="Of the measured rows and of the file's longest")
+    rows_cut: float = Field(description="Share of the measured rows longer than max_seq_length")
     tokens_cut: float = Field(description="Share of tokens beyond max_seq_length")
     tokens_trained: float = Field(description="Share of the tokens in the window that count in the loss")
     padding_stock: float = Field(description="Share of padding in mlx-lm's batches (file order) of batch_size rows")

@@ -28,7 +28,7 @@ def locate(model: str) -> Path | None:
     if not looks_local:
         cached = _cached_snapshot(model)
         # A download that was cut short goes on in the job; offline it is given to ``check``, which says what is missing.
-        if cached is not None and (_offline() or not missing_files(cached)):
+        if cached is not None and (offline_by() or not missing_files(cached)):
             return cached
         # "models/my-model" has the form of a Hub id; a folder of that first name in the project says it was meant as a path.
         looks_local = (settings.project() / model.split("/")[0]).is_dir()
@@ -37,16 +37,18 @@ def locate(model: str) -> Path | None:
             f"model {model!r} does not exist ({path}); give a folder with config.json and *.safetensors, "
             "or a Hub id such as 'mlx-community/Qwen2.5-3B-Instruct-4bit'"
         )
-    if _offline():
+    if variable := offline_by():
         raise ModelError(
-            f"model {model!r} is neither a folder nor in the Hugging Face cache, and HF_HUB_OFFLINE is set; "
-            "give a model's folder, or unset HF_HUB_OFFLINE to download it"
+            f"model {model!r} is neither a folder nor in the Hugging Face cache, and {variable} is set; "
+            f"give a model's folder, or unset {variable} to download it"
         )
     return None
 
 
-def _offline() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
+def offline_by() -> str | None:
+    """The variable by which huggingface_hub asks nothing of the Hub, by its own rules; it is not imported for that."""
+    name = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+    return name if os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") else None
 
 
 def hub_home() -> Path:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field
 
-from mcp_server.models.folder import hub_home
+from mcp_server.models.folder import hub_home, offline_by
 from mcp_server.platform import chip, interpreter
 from mcp_server.platform import facts as machine
 
@@ -269,11 +269,9 @@ def parse_version(text: str) -> Version | None:
 
 def network_check() -> Check:
     """Whether the Hub answers, and whether somebody is logged in. Never the token, nor where it goes."""
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+    if variable := offline_by():
         check = login_check()
-        return check.model_copy(
-            update={"value": f"offline by HF_HUB_OFFLINE: models must be on this disk; {check.value}"}
-        )
+        return check.model_copy(update={"value": f"offline by {variable}: models must be on this disk; {check.value}"})
     endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     try:
         host = urlsplit(endpoint).hostname or endpoint

@@ -40,7 +40,8 @@ async def prepare_dataset(request: PrepareRequest, context: Context[Any, Any]) -
 
     Knows OpenAI messages, ShareGPT conversations, Alpaca, prompt/response and like column names, plain text; for other names
     give mapping. Drops rows that can't be trained on, repeated rows and, where asked, rows of the wrong length, and says which,
-    why and where. The split is drawn by seed; near-duplicates stay in one split, so that nothing leaks into the test.
+    why and where. Files and splits named valid (validation, val, dev) or test keep their rows, and rows like theirs are dropped
+    from train; what is missing is drawn by seed, near-duplicates in one split, so that nothing leaks into the test.
 
     The source is never changed and output must be a new folder; it appears whole or not at all. It does not invent, translate or
     correct text, and removes no secrets: look at the result with inspect_dataset."""

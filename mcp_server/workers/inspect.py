@@ -70,6 +70,7 @@ class _FileMeasure:
             tokenizer, mask_prompt=request.mask_prompt, assistant_only_loss=request.assistant_only_loss
         )
         self.lengths = array("I")
+        self._longest = 0  # of all that were counted, sampled or not
         self._keys = array("H")
         self._trained = 0
         self.example: Example | None = None
@@ -115,6 +116,7 @@ class _FileMeasure:
                 continue
             length = len(rendered.tokens)
             measured.append((number, length))
+            self._longest = max(self._longest, length)
             for problem in _findings_of(rendered, row_format, self._request, self._tokenizer):
                 self._findings.add(self._file.path, number, problem)
             if not self._file.takes(number):
@@ -153,7 +155,7 @@ class _FileMeasure:
         return _shown(self._tokenizer.decode(tokens))
 
     def statistics(self) -> SplitTokens:
-        """Figures of the sampled rows."""
+        """Figures of the sampled rows, and the length of the longest."""
         window, batch = self._request.max_seq_length, self._request.batch_size
         ordered = lengths.sorted_array(self.lengths)
         tokens = sum(ordered)
@@ -168,7 +170,7 @@ class _FileMeasure:
             p50=lengths.percentile(ordered, 0.5),
             p90=lengths.percentile(ordered, 0.9),
             p99=lengths.percentile(ordered, 0.99),
-            max=ordered[-1],
+            max=self._longest,
             rows_cut=round(rows_cut / len(ordered), 4),
             tokens_cut=round(tokens_cut / tokens, 4) if tokens else 0.0,
             tokens_trained=round(self._trained / max(1, tokens - tokens_cut), 4),

@@ -63,7 +63,7 @@ def test_a_call_that_takes_too_long_or_needs_too_wide_a_search_refuses(tree: Tre
     assert "longer than 1 s" in reason(done)
     hooks = copy_of_hooks(tmp_path / "wide")
     protected = hooks / "guard/protected.py"
-    protected.write_text(protected.read_text().replace("MAX_LOOKED = 16_000", "MAX_LOOKED = 4"))
+    protected.write_text(protected.read_text().replace("MAX_LOOKED = 200_000", "MAX_LOOKED = 4"))
     done = run_in(hooks, bash("rm -rf adapters", tree), tree)
     assert decision(done) == "deny"
     assert "too many folders" in reason(done)
@@ -394,3 +394,7 @@ def test_it_runs_on_python_39(tree: Tree) -> None:
         [old, "-m", "compileall", "-q", "-f", str(PLUGIN / "hooks")], capture_output=True, timeout=60, check=False
     )
     assert compiled.returncode == 0, compiled.stdout
+
+
+def test_an_angle_bracket_that_never_closes_ends_the_reading_and_not_the_memory(tree: Tree) -> None:
+    assert decision(ask_hook(bash("perl -e 'unlink <*.adapters'", tree), tree.environment())) == "allow"

@@ -349,8 +349,11 @@ def test_a_sample_says_that_it_is_one_and_still_finds_the_longest_row(tmp_path: 
     split = tokens_of(report).splits["train"]
     assert 70 < split.rows_measured < 130
     assert split.rows == 6000
-    assert split.max < 400
+    assert split.rows_cut == 0
+    assert f"most {split.max}; 0.0% of {split.rows_measured} measured rows are cut" in report.summary
     whole = inspect(tmp_path / "data", max_seq_length=400, near_duplicates=False)
+    assert split.max == tokens_of(whole).splits["train"].max > 400
+    assert "% of rows are cut" in whole.summary
     assert split.mean == pytest.approx(tokens_of(whole).splits["train"].mean, rel=0.15)
     assert (found(report, "too-long").line, found(report, "too-long").count) == (3001, 1)
     assert "one in 60 of 6,000" in found(report, "sampled").message

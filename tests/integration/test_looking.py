@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import json
 import os
 import pty
 import signal
@@ -154,6 +155,8 @@ async def test_watch_fits_the_terminal_and_ends_with_the_job(
     capsys.readouterr()
     assert main(["report", job_id]) == 0
     assert capsys.readouterr().out.strip() == str(store.get(job_id).report)
+    assert main(["report", job_id, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["path"] == str(store.get(job_id).report)
     assert main(["adapters"]) == 0
     assert "repeat it with" in capsys.readouterr().out
     assert main(["adapters", "--compare", "adapters/test", job_id, "--json"]) == 0

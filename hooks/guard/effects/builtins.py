@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from guard.shell.expand import fields_of
 from guard.shell.marks import UNKNOWN
 
 from .commands import DECLARERS, Call, options, test_status
@@ -143,7 +144,8 @@ def read(call: Call) -> tuple[str | None, bool | None]:
     if "a" in flags:
         call.state.vars[names[0]] = line.split() if known else [UNKNOWN]
         return "", None
-    pieces = line.split(None, len(names) - 1) if known else [UNKNOWN] * len(names)
+    separators = (call.env.get("IFS") or call.state.get("IFS") or [" "])[0]
+    pieces = fields_of(line, separators, len(names)) if known else [UNKNOWN] * len(names)
     for number, name in enumerate(names):
         call.state.vars[name] = [pieces[number].strip() if number < len(pieces) else ""]
     return "", None

@@ -267,7 +267,7 @@ def there(path: str, scene: Scene, state: State) -> bool:
     That something is missing is never certain, since a program that isn't modelled may make it.
     """
     place = scene.origin(paths.normal(path, state.cwd))
-    if not path or UNKNOWN in place or state.place or not paths.exists(place):
+    if not path or UNKNOWN in place or state.place or state.lost or state.others or not paths.exists(place):
         return False
     return not any(paths.inside(place, touch.path.rstrip("/")) or UNKNOWN in touch.path for touch in scene.touches)
 

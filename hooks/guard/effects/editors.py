@@ -92,9 +92,11 @@ def sed(call: Call) -> tuple[str | None, bool | None]:
                     break
     from .output import substituted
 
-    if not in_place and len(scripts) == 1:
+    if not in_place:
         text = call.scene.read(operands[0], call.state) if operands else call.stdin
-        return substituted(text, scripts[0]), None
+        for script in scripts:
+            text = substituted(text, script)
+        return text, None
     return DONE
 
 
@@ -106,6 +108,7 @@ def awk(call: Call) -> tuple[str | None, bool | None]:
         for path in operands[1:]:
             call.touch("edit", path).follow = True
     call.scene.codes.append(("awk", text))
+    separator = values.get("F") or values.get("field-separator") or ""
     k = 0
     while (k := text.find('"', k)) >= 0:
         end = text.find('"', k + 1)
@@ -118,23 +121,26 @@ def awk(call: Call) -> tuple[str | None, bool | None]:
         elif before.endswith(">"):
             call.touch("overwrite", inner).follow = True
         elif before.endswith("system("):
-            tail = text[end + 1 :].lstrip()
-            call.shell(inner + (" " + call.stdin.strip() if not tail.startswith(")") and call.stdin else ""))
+            rest = text[end + 1 :].partition(")")[0]
+            made = column(call, 'print "' + inner + '"' + rest, operands[1:], separator) if rest.strip() else inner
+            call.shell(made or inner)
         elif before.endswith("|") or text[end + 1 :].lstrip().startswith("| getline"):
             call.shell(inner)
         k = end + 1
-    return column(call, text, operands[1:]), None
+    return column(call, text, operands[1:], separator), None
 
 
-def column(call: Call, text: str, files: list[str]) -> str | None:
-    """What `{print "x/" $1}` prints of a known input; the fields are split at blanks."""
-    body = text.strip().strip("{}").strip()
+def column(call: Call, text: str, files: list[str], separator: str = "") -> str | None:
+    """What `{print "x/" $1}` prints of a known input; a pattern before it is taken to fit every line."""
+    body = text.strip()
+    if body.endswith("}") and "{" in body and body[:5] != "BEGIN":
+        body = body[body.index("{") + 1 : -1].strip()
     source = call.scene.read(files[0], call.state) if files else call.stdin
     if source is None or not body.startswith("print"):
         return None
     out = []
     for line in source.splitlines():
-        row = line.split()
+        row = line.split(separator) if len(separator) == 1 and separator != " " else line.split()
         shown = ""
         k = 5
         while k < len(body):
@@ -150,6 +156,9 @@ def column(call: Call, text: str, files: list[str]) -> str | None:
                 number = int(body[k])
                 k += 1
                 shown += line if not number else row[number - 1] if number <= len(row) else ""
+            elif c == "$" and body[k : k + 2] == "NF":
+                k += 2
+                shown += row[-1] if row else ""
             elif c == ",":
                 shown += " "
             elif c not in " \t":

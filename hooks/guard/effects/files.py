@@ -287,11 +287,11 @@ def tee(call: Call) -> tuple[str | None, bool | None]:
 
 
 def mkdir(call: Call) -> tuple[str | None, bool | None]:
-    _, _, operands = options(call.argv, "m", ("mode",))
+    flags, _, operands = options(call.argv, "m", ("mode",))
     for path in operands:
         if UNKNOWN not in path:
             call.scene.made.add(paths.normal(path, call.state.cwd))
-    return DONE
+    return "", True if flags & {"p", "parents"} else None
 
 
 def touch(call: Call) -> tuple[str | None, bool | None]:

@@ -17,11 +17,13 @@ DONE = (None, None)
 def handle(call: Call) -> tuple[str | None, bool | None] | None:
     if call.name != "git":
         return None
+    from .walker import change_folder
+
     words = call.argv[1:]
     state = call.state.copy()
     while words and words[0][:1] == "-":
         if words[0] == "-C" and len(words) > 1:
-            state.cwd = paths.normal(words[1], state.cwd)
+            change_folder(state, words[1], call.scene.made)
         elif words[0] == "-c" and len(words) > 1:
             alias = words[1].partition("=")
             if alias[0].startswith("alias."):
@@ -40,6 +42,8 @@ def handle(call: Call) -> tuple[str | None, bool | None] | None:
     }.get(sub)  # fmt: skip
     if function is not None:
         function(call, state, rest)
+    if sub == "rev-parse" and "--show-toplevel" in rest and root_of(state.cwd):
+        return root_of(state.cwd) + "\n", True
     return ("", None) if sub in ("add", "commit") else DONE
 
 

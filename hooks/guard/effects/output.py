@@ -74,23 +74,48 @@ def printed(call: Call, name: str) -> str | None:
         lines = text.splitlines(True)
         return "".join(lines[: int(count)] if name == "head" else lines[-int(count) :])
     if name == "cut":
-        return None
+        _, values, operands = options(call.argv, "dfcb", ("delimiter", "fields"))
+        text = source(call, operands)
+        return None if text is None or not values.get("f") else columns(text, values.get("d") or "\t", values["f"])
     if name in ("grep", "egrep", "rg"):
         flags, values, operands = options(call.argv, "eABCmf", ("regexp",))
         if "e" not in values:
             operands = operands[1:]
         text = source(call, operands) if operands or call.stdin is not None else None
-        if text is None or flags & {"v", "c", "l", "q", "o", "r", "R", "n"}:
+        if text is None or flags & {"c", "l", "q", "o", "r", "R", "n"}:
             return None
+        if flags & {"w", "x", "f"} or sum(word[:2] == "-e" for word in call.argv) > 1:
+            return text  # no line but those of the input: more is the safe guess
         pattern = values.get("e") or next((word for word in call.argv[1:] if word[:1] != "-"), "")
         import re
 
         try:
-            matcher = re.compile(pattern.replace("\\|", "|"), re.I if "i" in flags else 0)
-            return "".join(line + "\n" for line in text.splitlines() if matcher.search(line))
+            found = re.escape(pattern) if "F" in flags else pattern.replace("\\|", "|")
+            matcher = re.compile(found, re.I if "i" in flags else 0)
+            return "".join(
+                line + "\n"
+                for line in text.splitlines()
+                if UNKNOWN in line or (matcher.search(line) is None) == ("v" in flags)
+            )
         except (re.error, RecursionError):
-            return None
+            return text
     return None
+
+
+def columns(text: str, delimiter: str, fields: str) -> str | None:
+    """cut -d, -f 1,3-: a line without the delimiter is printed whole."""
+    out = []
+    for line in text.splitlines():
+        row = line.split(delimiter)
+        picked: list[str] = []
+        for field in fields.split(","):
+            first, dash, last = field.partition("-")
+            if not (first + last).isdigit():
+                return None
+            start = int(first or 1)
+            picked += row[start - 1 : (int(last) if last else len(row)) if dash else start]
+        out.append((delimiter.join(picked) if len(row) > 1 else line) + "\n")
+    return "".join(out)
 
 
 def unbase64(text: str | None) -> str | None:
@@ -135,24 +160,43 @@ def spread(word: str) -> str:
     return out
 
 
+FILTER = r"\s*(\d+|\$|/[^/]*/)?(,(\d+|\$|/[^/]*/))?\s*!?\s*[dpq]?\s*"  # a sed command that only leaves lines out
+
+
 def substituted(text: str | None, script: str) -> str | None:
-    """`s/a/b/` and `s|a|b|g` of a known text; None for any other sed script."""
-    if text is None or script[:1] != "s" or len(script) < 4:
-        return None
-    mark = script[1]
-    pieces = script[2:].replace("\\" + mark, "\0").split(mark)
-    if len(pieces) < 3 or pieces[2].strip("g"):
-        return None
+    """What sed makes of a known text by `s/a/b/` and `s|a|b|g`, line by line, and by leaving lines out (then: all of them).
+
+    None for any other script.
+    """
     import re
 
+    script = script.strip()
+    if text is None or not script:
+        return text
+    if script[0] != "s" or len(script) < 4:
+        first, _, rest = script.partition(";")
+        return substituted(text, rest) if re.fullmatch(FILTER, first) else None
+    mark = script[1]
+    pieces = script[2:].replace("\\" + mark, "\0").split(mark, 2)
+    if len(pieces) < 3:
+        return None
+    flags, _, rest = pieces[2].partition(";")
+    if flags.strip().strip("gpI"):
+        return None
     old, new = pieces[0].replace("\0", mark), pieces[1].replace("\0", mark)
     if new.replace("&", "").count("\\"):
         return None
-    old = {"^": "(?m)^", "$": "(?m)$"}.get(old, old)
     try:
-        return re.sub(old, lambda m: new.replace("&", m.group(0)), text)
+        matcher = re.compile(old, re.I if "I" in flags else 0)
+        lines = [
+            matcher.sub(lambda m: new.replace("&", m.group(0)), line, 0 if "g" in flags else 1)
+            for line in text.split("\n")
+        ]
     except (re.error, RecursionError):
         return None
+    if text.endswith("\n"):
+        lines[-1] = ""
+    return substituted("\n".join(lines), rest.replace("\0", "\\" + mark))
 
 
 def path_part(call: Call, name: str) -> str | None:

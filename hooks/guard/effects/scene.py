@@ -8,6 +8,7 @@ from guard.shell.nodes import Limit
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from guard.shell.nodes import Script
@@ -80,13 +81,38 @@ class Work:
         self.options = options
 
 
-class State:
-    """What a shell knows at one point. Subshells get a copy."""
+class Either(list):  # pyright: ignore[reportMissingTypeArgument]
+    """The values of which a variable has one: it is not known which, since a condition before wasn't."""
 
-    __slots__ = ("aliases", "args", "cwd", "errexit", "functions", "loops", "place", "skip", "stack", "stopped", "vars")
+
+class State:
+    """What a shell knows at one point. Subshells get a copy.
+
+    lost: the folder as `cd` named it when that can't be known (it starts with UNKNOWN), else "". `cwd` is then the best
+    guess, the folder where we were, which is read for what is there.
+    others: more (cwd, lost) in which it may be, since a `cd` may have been left out or have failed.
+    """
+
+    __slots__ = (
+        "_cwd",
+        "aliases",
+        "args",
+        "errexit",
+        "functions",
+        "loops",
+        "lost",
+        "others",
+        "place",
+        "skip",
+        "stack",
+        "stopped",
+        "vars",
+    )
 
     def __init__(self, cwd: str) -> None:
-        self.cwd = cwd
+        self._cwd = cwd
+        self.lost = ""
+        self.others: list[tuple[str, str]] = []
         self.vars: dict[str, list[str]] = {}
         self.args: list[str] = ["bash"]
         self.functions: dict[str, Script] = {}
@@ -97,6 +123,15 @@ class State:
         self.stopped = False
         self.skip = ""  # "continue" or "break": stopped until the end of the loop's body only
         self.loops = 0
+
+    @property
+    def cwd(self) -> str:
+        return self._cwd
+
+    @cwd.setter
+    def cwd(self, folder: str) -> None:
+        self._cwd = folder
+        self.lost = ""
 
     def get(self, name: str) -> list[str] | None:
         """A variable's values: our own, else the environment's; None when nothing is known."""
@@ -110,6 +145,7 @@ class State:
 
     def copy(self) -> State:
         other = State(self.cwd)
+        other.lost = self.lost
         other.vars = dict(self.vars)
         other.args = self.args
         other.functions = dict(self.functions)
@@ -119,6 +155,16 @@ class State:
         other.errexit = self.errexit
         other.loops = self.loops
         return other
+
+
+def common(values: list[str]) -> str:
+    """What values begin and end with, and any text between."""
+    low, high = min(values), max(values)
+    start = next((k for k, (a, b) in enumerate(zip(low, high)) if a != b), min(len(low), len(high)))
+    ends = [value[start:][::-1] for value in values]
+    low, high = min(ends), max(ends)
+    end = next((k for k, (a, b) in enumerate(zip(low, high)) if a != b), min(len(low), len(high)))
+    return values[0][:start] + UNKNOWN + low[:end][::-1]
 
 
 class Scene:
@@ -141,12 +187,30 @@ class Scene:
         self.inside: list[tuple[str, str]] = []  # (container tool, MLX work seen in it)
         self.copied: set[str] = set()  # files that it copies before it changes them
         self.stashed: tuple[list[str], str] | None = None  # (paths, "", "u" or "a") of a `git stash push` before
+        self.texts: list[str] = []  # what it reads of files that are there now
         self.steps = 0
+        # of the world: whether a path is, or holds, something protected; what is protected below a folder
+        self.weighs: Callable[[str], bool] = lambda path: False
+        self.protected: Callable[[str], list[str]] = lambda folder: []
 
     def step(self, cost: int = 1) -> None:
         self.steps += cost
         if self.steps > MAX_STEPS:
             raise Limit("too many steps")
+
+    def bounded(self, values: list[str], most: int, cwd: str) -> list[str]:
+        """At most so many of what a loop goes over, and what those that are left out have in common."""
+        if len(values) <= most:
+            return values
+        values = self.ordered(values, most, cwd)
+        return [*values[:most], common(values[most:])]
+
+    def ordered(self, values: list[str], most: int, cwd: str) -> list[str]:
+        """The paths among many that are, or hold, something protected come first, since only so many are followed."""
+        if len(values) <= most:
+            return values
+        weighty = dict.fromkeys(value for value in values if self.weighs(paths.normal(value, cwd)))
+        return [*weighty, *[value for value in values if value not in weighty]]
 
     def origin(self, path: str) -> str:
         """Where the thing at `path` lies now, when this command moved, linked or mounted it there."""
@@ -166,10 +230,7 @@ class Scene:
     def touch(self, op: str, path: str, state: State, by: str) -> Touch:
         """Record a change; the path may be relative and may hold UNKNOWN."""
         self.step()
-        absolute = paths.normal(path, state.cwd) if not path.startswith(UNKNOWN) else path
-        if path.endswith("/") and op != "move":
-            absolute += "/"
-        touch = Touch(op, self.origin(absolute), by, state.cwd)
+        touch = Touch(op, self.place(path, state, path.endswith("/") and op != "move"), by, state.cwd)
         touch.kept = touch.path in self.copied
         if self.moved and op in ("delete", "empty"):
             touch.held = self.brought(paths.normal(path, state.cwd)) + self.brought(touch.path)
@@ -192,6 +253,16 @@ class Scene:
         if paths.is_dir(start):
             self.made.add(goal)
 
+    def place(self, path: str, state: State, slash: bool = False) -> str:
+        """Where a path leads: absolute, or from UNKNOWN on when its folder can't be known."""
+        absolute = path if path.startswith(UNKNOWN) else paths.normal(path, state.cwd)
+        if slash:
+            absolute += "/"
+        found = self.origin(absolute)
+        if state.lost and found == absolute and path[:1] not in ("/", UNKNOWN) and absolute not in self.copied:
+            return state.lost + "/" + (path[2:] if path[:2] == "./" else path)
+        return found
+
     def read(self, path: str, state: State) -> str | None:
         """A file's text as it will be when the command gets there."""
         if UNKNOWN in path:
@@ -199,4 +270,7 @@ class Scene:
         absolute = paths.normal(path, state.cwd)
         if absolute in self.written:
             return self.written[absolute]
-        return paths.read_text(self.origin(absolute))
+        text = paths.read_text(self.origin(absolute))
+        if text and len(self.texts) < 50:
+            self.texts.append(text)
+        return text

@@ -36,7 +36,7 @@ VALUES = {
     "runuser": "-u -s -g",
     "xcrun": "--sdk --toolchain",
     "parallel": "-j --jobs -S --delay --joblog -a -N -n -L -I --colsep --results --retries",
-    "xargs": "-I -i -n -P -L -d -E -s -a --max-args --max-procs --replace --delimiter --arg-file --max-lines",
+    "xargs": "--max-args --max-procs --max-chars --delimiter --arg-file --process-slot-var",
 }
 # runners whose own sub-command comes before the program
 RUNNERS = {
@@ -387,40 +387,44 @@ def stdin_items(call: Call, null: bool = False, delimiter: str = "") -> list[str
     return items + ([word] if word else [])
 
 
-def xargs(call: Call) -> tuple[str | None, bool | None] | None:
-    words = call.argv[1:]
-    values = VALUES["xargs"].split()
-    replace = delimiter = ""
-    null = False
+def xargs_options(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """xargs' own options, letter by letter (`-0I %`, `-rI{}`), and the command."""
+    values: dict[str, str] = {}
     k = 0
-    while k < len(words) and words[k][:1] == "-":
+    while k < len(words) and words[k][:1] == "-" and len(words[k]) > 1:
         word = words[k]
+        k += 1
         if word == "--":
-            k += 1
             break
-        if word[:2] in ("-I", "-i", "-J"):
-            replace = word[2:] or (words[k + 1] if word[1] in "IJ" and k + 1 < len(words) else "{}")
-        elif word[:2] == "-d":
-            delimiter = word[2:] or (words[k + 1] if k + 1 < len(words) else "")
-        elif word.startswith("--delimiter="):
-            delimiter = word.partition("=")[2]
-        elif word.startswith("--replace"):
-            replace = word.partition("=")[2] or "{}"
-        elif word.startswith(("-a", "--arg-file")):
-            name = (
-                word[2:]
-                if word[:2] == "-a" and len(word) > 2
-                else word.partition("=")[2] or "".join(words[k + 1 : k + 2])
-            )
-            call.stdin = call.scene.read(name, call.state)
-        elif (word[1:2] != "-" and "0" in word) or word == "--null":
-            null = True
-        exact = word in values or word in ("-J",)
-        k += 2 if exact and word not in ("-i",) else 1
-    command = words[k:] or ["echo"]
+        if word[:2] == "--":
+            name, equals, value = word[2:].partition("=")
+            letter = {"arg-file": "a", "delimiter": "d", "replace": "i", "null": "0"}.get(name, name)
+            if not equals and "--" + name in VALUES["xargs"].split():
+                value = "".join(words[k : k + 1])
+                k += 1
+            values[letter] = value
+            continue
+        for number, letter in enumerate(word[1:], 2):
+            values[letter] = word[number:] if letter in "InPLsdaEJRSiel" else ""
+            if letter in "InPLsdaEJRS" and not values[letter]:
+                values[letter] = "".join(words[k : k + 1])
+                k += 1
+            if letter in "InPLsdaEJRSiel":
+                break
+    return values, words[k:]
+
+
+def xargs(call: Call) -> tuple[str | None, bool | None] | None:
+    values, command = xargs_options(call.argv[1:])
+    replace = values.get("I") or values.get("J") or ("i" in values and (values["i"] or "{}")) or ""
+    delimiter = values.get("d", "")
+    null = "0" in values
+    if values.get("a"):
+        call.stdin = call.scene.read(values["a"], call.state)
+    command = command or ["echo"]
     items = stdin_items(call, null, "\n" if replace and not delimiter and not null else delimiter)
     if replace:
-        for item in items[:200]:
+        for item in call.scene.bounded(items, 200, call.state.cwd):
             call.run([word.replace(replace, item.strip("\n ")) for word in command], stdin="")
         return None, None
     return call.run([*command, *items], stdin="")
@@ -439,11 +443,14 @@ def parallel(call: Call) -> tuple[str | None, bool | None] | None:
             if marks
             else stdin_items(call, delimiter="\n")
         )
+    import re
+
     if not command:
         for item in items[:100]:
             call.shell(item)
         return None, None
-    for item in [item for item in items if item][:100]:
+    for item in call.scene.bounded([item for item in items if item], 100, call.state.cwd):
         text = " ".join(command)
-        call.shell(text.replace("{}", item) if "{" in text else text + " " + item)
+        filled = re.sub(r"\{\d*[./+]*\}", lambda _, item=item: item, text)
+        call.shell(filled if filled != text else text + " " + item)
     return None, None

@@ -83,18 +83,33 @@ def judge(world: World) -> list[Finding]:
     found = tokens(world.text) or tokens("\n".join(word for run in world.scene.runs for word in run.argv))
     if not found:
         return []
-    token, service = found[0]
+    token, service = next((pair for pair in found if not fetched(world, pair[0])), found[0])
+    outside = fetched(world, token)
+    asked: list[Finding] = []
     for touch in world.scene.touches:
-        if touch.op in ("overwrite", "append", "edit") and (touch.text is None or token in touch.text):
+        if touch.op in ("overwrite", "append", "edit") and (
+            token in (touch.text or "") or (touch.text is None and (touch.op == "edit" or not outside))
+        ):
             for path in world.targets(touch) or [touch.path]:
                 finding = in_file(world, path, service)
                 if finding.decision == DENY:
                     return [finding]
+                asked.append(finding)
+    if outside:
+        return asked[:1]
     return [Finding(
         ASK, RULE, f"a {service} token stands in the command itself",
         "it stays in the transcript, in the shell's history and in the process list",
         f"read it from the environment: `${VARIABLES[service]}`; for Hugging Face let the user run `hf auth login`",
     )]  # fmt: skip
+
+
+def fetched(world: World, token: str) -> bool:
+    """Whether the command holds no token, but names the variable or the file in which one is kept, as it should be."""
+    return token not in world.text and (
+        any(token in value and name in world.text for name, value in paths.variables())
+        or any(token in text for text in world.scene.texts)
+    )
 
 
 def in_file(world: World, path: str, service: str) -> Finding:

@@ -120,7 +120,14 @@ class Expander:
         elif len(values or ()) > 1 and name not in "@*":
             # bash takes the first element, zsh all of them; both readings count
             values = list(values)  # pyright: ignore[reportArgumentType]
-        text = self.operate(values, op, arg)
+        if op == ":" and (name in "@*" or part[2].startswith(("[@]", "[*]"))) and name:
+            text = sliced(
+                [self.state.args[0], *(values or [])] if name in "@*" else values, self.text(arg) if arg else ""
+            )
+        else:
+            text = self.operate(values, op, arg)
+        if op in (":=", "=") and text and (values is None or not any(values)):
+            self.state.vars[name] = text
         if text is None:
             return UNKNOWN
         if quoted:
@@ -203,7 +210,11 @@ class Expander:
         for field in fields:
             if not field:
                 continue
-            if has_glob(field) and UNKNOWN not in field:
+            if has_glob(field) and (UNKNOWN in field or self.state.lost or UNKNOWN in self.state.cwd):
+                below = "" if field[0] in ("/", UNKNOWN) else "./"  # what starts with UNKNOWN may lie anywhere
+                out.append(below + plain(globs.unknown(field)))
+                continue
+            if has_glob(field):
                 found = self.globbed(field.replace(EMPTY, ""))
                 if found:
                     out += found
@@ -302,6 +313,29 @@ def sequence(body: str) -> list[str] | None:
             a, b = ord(first), ord(last)
             return [chr(code) for code in (range(a, b + 1) if a <= b else range(a, b - 1, -1))]
         return None
+
+
+def sliced(values: list[str] | None, spec: str) -> list[str] | None:
+    """`${@:2}`, `${a[@]:1:2}`: items, not characters."""
+    offset, _, length = spec.partition(":")
+    try:
+        start = int(offset)
+        end = start + int(length) if length else None
+    except ValueError:
+        return values
+    return None if values is None else values[start:end] if start >= 0 else values[start:]
+
+
+def fields_of(line: str, separators: str, most: int) -> list[str]:
+    """What `read` makes of a line for so many variables: the last one takes the rest."""
+    if not separators.strip():
+        return line.split(None, most - 1) if separators else [line]
+    out = []
+    rest = line
+    while len(out) < most - 1 and (at := min((k for c in separators if (k := rest.find(c)) >= 0), default=-1)) >= 0:
+        out.append(rest[:at].strip())
+        rest = rest[at + 1 :]
+    return [*out, rest]
 
 
 def slice_of(value: str, spec: str) -> str:

@@ -92,6 +92,21 @@ def without_groups(pattern: str) -> str:
     return pattern
 
 
+def unknown(pattern: str) -> str:
+    """A pattern that can't be looked up yet: what it leaves open becomes any text at all."""
+    out = ""
+    k = 0
+    pattern = without_groups(pattern)
+    while k < len(pattern):
+        c = pattern[k]
+        if c == LEFT:
+            end = pattern.find(RIGHT, k + 2)
+            k = end if end > 0 else k
+        out += UNKNOWN if c in (STAR, ONE, LEFT) else c
+        k += 1
+    return out
+
+
 def expand(pattern: str, cwd: str) -> list[str]:
     """The paths that match, written as the pattern is (relative stays relative); empty when nothing does."""
     pattern = without_groups(pattern)

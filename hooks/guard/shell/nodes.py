@@ -19,6 +19,10 @@ class Limit(Exception):
     """The text is nested or long beyond what is read; the caller decides what that means."""
 
 
+class Wide(Limit):
+    """A deletion reaches more than can be searched: nothing protected was found in it, and nothing says that there is none."""
+
+
 class Word:
     """One shell word, before expansion."""
 

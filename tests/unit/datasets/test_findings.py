@@ -116,6 +116,17 @@ def test_findings_of_one_kind_are_counted_and_the_first_lines_kept(write: Write,
     assert (finding.line, finding.count, finding.more_lines) == (4, 40, [5, 6, 7, 8])
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_warning_never_hides_an_error_of_the_same_code(write: Write, inspect: Inspect, order: int):
+    lost, latin = chat("lost: \ufffd", "yes"), '{"messages": "caf\xe9"}'.encode("latin-1")
+    write("train.jsonl", *good_rows(4), *(lost, latin)[::order])
+    report = inspect()
+    assert not report.ok
+    encoding = {finding.severity: finding for finding in report.findings if finding.code == "encoding"}
+    assert {severity: finding.count for severity, finding in encoding.items()} == {"error": 1, "warning": 1}
+    assert "not UTF-8" in encoding["error"].message and "U+FFFD" in encoding["warning"].message
+
+
 def test_the_report_says_how_many_findings_it_shows(write: Write, inspect: Inspect):
     write("train.jsonl", *good_rows(3), "", "[1]", {"a": 1})
     report = inspect(max_findings=2)
@@ -250,6 +261,11 @@ def test_only_the_first_rows_are_read_when_asked(write: Write, inspect: Inspect)
     report = inspect(max_rows=10)
     assert report.splits["train"].lines == 10
     assert report.ok
+    assert "more than the 10 lines" in found(report, "first-rows").message
+    assert {"first-rows", "fewer-than-batch"} & {finding.code for finding in inspect(max_rows=2).findings} == {
+        "first-rows"
+    }
+    assert "first-rows" not in {finding.code for finding in inspect(max_rows=11).findings}
 
 
 def test_an_inspection_can_be_cancelled(write: Write, tmp_path: Path):

@@ -35,6 +35,19 @@ LAYOUTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"instruction": "Answer.", "input": QUESTION, "output": ANSWER},
         chat(f"Answer.\n\n{QUESTION}", ANSWER),
     ),
+    "alpaca with history": (
+        {"instruction": "And of Chile?", "output": "Santiago.", "history": [[QUESTION, ANSWER]], "system": "Be brief"},
+        {"messages": [SYSTEM, *EXPECTED["messages"], *chat("And of Chile?", "Santiago.")["messages"]]},
+    ),
+    "history in a table": (
+        {"question": "And of Chile?", "answer": "Santiago.", "history": json.dumps([[QUESTION, ANSWER]])},
+        {"messages": [*EXPECTED["messages"], *chat("And of Chile?", "Santiago.")["messages"]]},
+    ),
+    "kto": ({"prompt": QUESTION, "completion": ANSWER, "label": True, "rejected": None}, EXPECTED),
+    "prompt with tools": (
+        {"prompt": QUESTION, "response": ANSWER, "tools": [{"type": "function"}]},
+        {**EXPECTED, "tools": [{"type": "function"}]},
+    ),
     "prompt and completion": ({"prompt": QUESTION, "completion": ANSWER}, EXPECTED),
     "prompt and response": ({"prompt": QUESTION, "response": ANSWER}, EXPECTED),
     "question and answer": ({"id": 7, "Question": QUESTION, "Answer": ANSWER}, EXPECTED),
@@ -55,6 +68,10 @@ def test_every_layout_becomes_a_row_of_mlx_lm(tmp_path: Path, prepare: Prepare, 
     assert result(tmp_path / "out") == [expected]
     assert report.rows == {"train": 1}
     assert report.format == format_of(expected)
+    unused = [name for name in given_row if name in ("id", "url")]
+    assert report.warnings == [
+        f"columns not used: {name} (1 rows); name with mapping what belongs into the rows" for name in unused
+    ]
 
 
 def test_tools_and_calls_survive(tmp_path: Path, prepare: Prepare):
@@ -80,6 +97,60 @@ def test_a_mapping_names_other_columns(tmp_path: Path, prepare: Prepare):
     assert result(tmp_path / "out") == [{"messages": [SYSTEM, *EXPECTED["messages"]]}]
     with pytest.raises(DataError, match=r"s\.jsonl:1 has no column 'question'.*Frage"):
         prepare("s.jsonl", output="other", mapping={"text": "question"})
+
+
+def test_columns_that_are_not_used_are_counted_where_they_held_something(tmp_path: Path, prepare: Prepare):
+    rows = [
+        {
+            "prompt": f"{QUESTION} {n}",
+            "chosen": f"{ANSWER} {n}",
+            "rejected": "Cusco",
+            "score": 0,
+            "note": "x" * (n // 8),
+        }
+        for n in range(10)
+    ]
+    put(tmp_path / "s.jsonl", jsonl(rows))
+    (warning,) = prepare("s.jsonl", valid=0, test=0).warnings
+    assert warning.startswith("columns not used: rejected (10 rows), score (10 rows), note (2 rows); ")
+    mapping = {"prompt": "prompt", "completion": "chosen"}
+    (warning,) = prepare("s.jsonl", output="mapped", mapping=mapping, valid=0, test=0).warnings
+    assert "rejected (10 rows)" in warning
+
+
+def test_an_answer_that_is_marked_as_bad_is_left_out(tmp_path: Path, prepare: Prepare):
+    rows = [{"prompt": f"{QUESTION} {n}", "completion": ANSWER, "label": n < 3} for n in range(5)]
+    put(tmp_path / "s.jsonl", jsonl(rows))
+    report = prepare("s.jsonl", valid=0, test=0)
+    assert report.rows == {"train": 3}
+    assert [(dropped.reason, dropped.rows) for dropped in report.dropped] == [("marked-bad", 2)]
+    assert report.dropped[0].examples[0].startswith("s.jsonl:4 has 'label' false")
+    mapping = {"prompt": "prompt", "completion": "completion"}
+    assert prepare("s.jsonl", output="mapped", mapping=mapping, valid=0, test=0).rows == {"train": 5}
+    # A column that is the answer is no verdict on one.
+    put(tmp_path / "b.jsonl", jsonl([{"question": f"{n}?", "label": "false"} for n in range(5)]))
+    mapping = {"prompt": "question", "completion": "label"}
+    assert prepare("b.jsonl", output="answers", mapping=mapping, valid=0, test=0).rows == {"train": 5}
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("history", [["only a question"]], "bad-turns"),
+        ("history", "Tell me more", "bad-turns"),
+        ("input", {"city": "Lima"}, "wrong-type"),
+        ("system", ["Be brief"], "wrong-type"),
+    ],
+)
+def test_a_part_that_can_not_be_used_is_not_left_out_of_its_row(
+    tmp_path: Path, prepare: Prepare, column: str, value: Any, reason: str
+):
+    rows = [{"instruction": QUESTION, "output": ANSWER, column: value}, {"instruction": "Why?", "output": "So."}]
+    put(tmp_path / "s.jsonl", jsonl(rows))
+    report = prepare("s.jsonl", valid=0, test=0)
+    assert result(tmp_path / "out") == [chat("Why?", "So.")]
+    assert [(dropped.reason, dropped.rows) for dropped in report.dropped] == [(reason, 1)]
+    assert repr(column) in report.dropped[0].examples[0]
 
 
 def test_formats_can_be_chosen(tmp_path: Path, prepare: Prepare):
@@ -164,9 +235,14 @@ def test_a_long_json_array_is_read_item_by_item_with_lines(tmp_path: Path, prepa
     [
         ("s.json", '[{"text": "a"}, {"text": ', r"s\.json:1 is not valid JSON"),
         ("s.json", "hello", "neither a JSON array nor an object"),
+        ("s.json", '[{"text": "a"}]\n\n[{"text": "b"}]', r"s\.json:1 goes on with '\[' after its array; put all rows"),
+        ("s.json", '[{"text": "a"}]' + " " * (1 << 20) + "{}", r"goes on with '\{' after its array"),
         ("s.jsonl", '{"text": \n', r"no row of .* can be used: s\.jsonl:1 is not valid JSON"),
         ("s.jsonl", "", "it is empty"),
-        ("s.csv", 'a,b\n"open', "not CSV that can be read"),
+        ("s.csv", 'a,b\n"open', r"s\.csv:2 is not CSV that can be read"),
+        ("s.csv", '"a"b,c\n1,2\n', r"s\.csv:1 is not CSV that can be read"),
+        ("s.csv", 'question,answer\n"Why\nthis?",So.\nNo,"It is ""open\nto\nthe end\n', r"s\.csv:4 is not CSV"),
+        ("s.tsv", 'question\tanswer\nWhy?\tSo.\n"Why" that?\tSo.\nNo\tYes\n', r"s\.tsv:3 is not CSV"),
         ("s.csv", b"question,answer\ncaf\xe9,x\n", "not UTF-8"),
         ("s.csv", "colour,shape\nred,round\n", r"s\.csv:2 has the columns colour, shape; .*mapping"),
         ("s.xlsx", "", r"\.xlsx"),
@@ -235,6 +311,21 @@ def test_a_folder_of_tables_is_read_whole_and_its_notes_are_not(tmp_path: Path, 
     assert report.ignored_files == ["README.md"]
 
 
+def test_every_list_of_a_json_file_is_read_or_said_not_to_be(tmp_path: Path, prepare: Prepare):
+    lists = {"train": good_rows(20), "test": good_rows(10, 100), "extra": good_rows(3, 200), "authors": ["one", "two"]}
+    put(tmp_path / "s.json", json.dumps(lists))
+    report = prepare("s.json", valid=0)
+    assert report.rows == {"train": 20, "test": 10}
+    assert report.kept == ["test"]
+    assert [(dropped.reason, dropped.rows) for dropped in report.dropped] == [("list-not-read", 3)]
+    assert "is in the list 'extra'; of the file's lists only train and test" in report.dropped[0].examples[0]
+    put(tmp_path / "t.json", json.dumps({"notes": good_rows(3, 200), "data": good_rows(20)}))
+    report = prepare("t.json", output="other")
+    assert sum(report.rows.values()) == 20 and report.kept == []
+    assert [(dropped.reason, dropped.rows) for dropped in report.dropped] == [("list-not-read", 3)]
+    assert prepare("s.json", output="anew", resplit=True).rows == {"train": 24, "valid": 3, "test": 3}
+
+
 def test_texts_are_cut_at_paragraphs_and_keep_every_word(tmp_path: Path, prepare: Prepare):
     paragraphs = [" ".join(f"w{n}x{m}" for m in range(30)) + "." for n in range(40)]
     put(tmp_path / "source" / "book.txt", "\n\n".join(paragraphs))
@@ -266,4 +357,4 @@ def test_every_row_written_is_one_that_mlx_lm_reads(tmp_path: Path, prepare: Pre
     prepare("s.jsonl", valid=0, test=0)
     written = result(tmp_path / "out")
     assert {format_of(row) for row in written} == {CHAT}
-    assert len({training_text(row, CHAT) for row in written}) == len(written) == 3
+    assert len({training_text(row, CHAT) for row in written}) == len(written) == 6

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from mcp_server.errors import ModelError
+from mcp_server.models.folder import locate
 from mcp_server.platform import check, lines
 from mcp_server.platform.check import PlatformReport, check_platform
 
@@ -189,6 +191,30 @@ def test_a_hub_out_of_reach_is_a_warning(monkeypatch: pytest.MonkeyPatch):
     assert found.status == "warning"
     assert found.remedy is not None
     assert "network and proxy" in found.remedy
+
+
+@pytest.mark.parametrize("theirs", [None, "1", "false"])
+@pytest.mark.parametrize("ours", [None, "", "0", "1", "true", "Yes", "on", "false", "no", "2"])
+def test_offline_is_what_huggingface_hub_takes_for_it(
+    ours: str | None, theirs: str | None, monkeypatch: pytest.MonkeyPatch
+):
+    for name, value in (("HF_HUB_OFFLINE", ours), ("TRANSFORMERS_OFFLINE", theirs)):
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    variable = "HF_HUB_OFFLINE" if ours else "TRANSFORMERS_OFFLINE"
+    said, found = f"offline by {variable}:", str(lines.network_check().value)
+    # Its own function: what it takes is what a job will take.
+    is_true: Any = pytest.importorskip("huggingface_hub.constants")._is_true
+    if is_true(ours or theirs):
+        assert found.startswith(said)
+        with pytest.raises(ModelError, match=f"{variable} is set; .*unset {variable}"):
+            locate("nobody/no-such-model")
+    else:
+        assert "offline by" not in found
+        assert locate("nobody/no-such-model") is None
 
 
 @pytest.mark.parametrize("endpoint", ["https://127.0.0.1:abc", "http://[::1", "no address at all"])
