@@ -128,7 +128,7 @@ def failed(text: str, why: str) -> Verdict:
     )])  # fmt: skip
 
 
-def unjudged(text: str, error: Exception) -> Verdict:
+def unjudged(text: str, error: BaseException) -> Verdict:
     """`failed` for an exception; a deletion that is too wide to be searched is asked about, whatever it names."""
     name = type(error).__name__
     told = {"RecursionError": "nested too deeply"}.get(name, name + " in the gate")
@@ -165,7 +165,7 @@ def decide(payload: dict[str, Any]) -> Verdict:
     """`judge`, with failures turned into verdicts and the outcome kept in the audit trail."""
     try:
         verdict, _ = judge(payload)
-    except Exception as error:  # whatever went wrong is ours: it must not become a permission
+    except (Exception, Late) as error:  # whatever went wrong is ours: it must not become a permission
         verdict = unjudged(text_of(payload), error)
     if verdict.decision != ALLOW:
         from . import audit
@@ -174,8 +174,8 @@ def decide(payload: dict[str, Any]) -> Verdict:
     return verdict
 
 
-class Late(Exception):
-    """Our own deadline passed."""
+class Late(BaseException):
+    """Our own deadline passed; no `except Exception` on the way may swallow it."""
 
 
 def main(raw: bytes) -> str:

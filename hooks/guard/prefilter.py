@@ -19,7 +19,7 @@ HARMLESS = frozenset((
     "jest", "vitest", "prettier", "terraform", "brew", "jobs", "type", "test", "mkdir", "node --version", "python --version",
     "git status", "git diff", "git log", "git show", "git add", "git commit", "git branch", "git blame", "git fetch", "git ls-files",
     "git rev-parse", "git describe", "git tag", "git grep", "git shortlog", "gh pr", "gh issue", "gh run",
-    "npm test", "npm install", "npm ci", "npm ls", "npm --version", "yarn install", "pnpm install", "pip list", "pip show", "pip install",
+    "npm install", "npm ci", "npm ls", "npm --version", "yarn install", "pnpm install", "pip list", "pip show", "pip install",
     "uv sync", "uv lock", "uv pip", "uv add", "uv --version", "python3 --version", "docker ps", "docker images", "docker --version", "ps aux",
 ))  # fmt: skip
 # What starts commands or writes files; globs and variables are harmless as arguments of what only reads.
@@ -33,7 +33,7 @@ NEEDLES = (
 )  # fmt: skip
 PATH_NEEDLES = (
     ".jsonl", "safetensors", "adapter", ".claude", "mlx-training", "checkpoint", "config.json", "tokenizer", ".gguf", ".npz", ".bin", ".pt", ".ckpt",
-    "hooks", "sysctl", "plugin", ".yaml", ".yml", "vocab", "merges", "special_tokens", "chat_template", ".model", ".huggingface", "/models/",
+    "hooks", "sysctl", "plugin", ".yaml", ".yml", "vocab", "merges", "special_tokens", "chat_template", ".model", "huggingface", "/models/",
 )  # fmt: skip
 SECRET_NEEDLES = ("hf_", "sk-", "api_org_", "wandb", "WANDB", "Wandb", "local-")
 HARMLESS_REDIRECTS = ("2>&1", "2>/dev/null", ">/dev/null", "2> /dev/null", "> /dev/null")
@@ -150,7 +150,17 @@ def plain_write(inputs: "Any") -> bool:
             return False
     except (OSError, ValueError):
         pass
-    return not widened(posix)
+    return not widened(posix) and not elsewhere(posix, lowered)
+
+
+def elsewhere(posix: "Any", path: str) -> bool:
+    """Whether a path may lie where a variable has put the jobs, the cache, or the hooks' own data."""
+    environment = posix.environ
+    for key in (b"MLX_TRAINING_HOME", b"HF_HOME", b"HF_HUB_CACHE", b"HUGGINGFACE_HUB_CACHE", b"CLAUDE_PLUGIN_DATA"):
+        folder = environment.get(key)
+        if folder and folder.rstrip(b"/").rpartition(b"/")[2].decode("utf-8", "replace").lower() in path:
+            return True
+    return False
 
 
 def widened(posix: "Any") -> bool:

@@ -70,6 +70,8 @@ class World:
         try:
             for path in self.targets(touch):
                 found += self.protected.at(path, touch.tree)
+            for path in touch.held if touch.tree or touch.op == "empty" else []:
+                found += self.protected.at(paths.real(path, False), True)
         except Wide as error:
             if UNKNOWN in touch.path:  # a guess alone
                 raise Limit(str(error)) from None

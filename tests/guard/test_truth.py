@@ -21,7 +21,7 @@ sys.path.insert(0, str(PLUGIN))
 
 from mcp_server.datasets.rows import check_line
 
-DESTRUCTIVE = ("artefacts", "data_sets", "evasions", "python_code", "second")
+DESTRUCTIVE = ("artefacts", "data_sets", "evasions", "python_code", "programs", "second")
 PROTECTED = (".safetensors", "adapter_config.json", "config.json")
 DATA = ("train.jsonl", "valid.jsonl", "test.jsonl")
 CASES = [case for case in [*corpus.cases(), *second.cases()] if case[0] in DESTRUCTIVE and "run" not in case[3]]

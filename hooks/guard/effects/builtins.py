@@ -22,7 +22,7 @@ def handle(call: Call) -> tuple[str | None, bool | None] | None:
         return "", False
     if name in ("test", "["):
         words = argv[1:-1] if name == "[" and argv[-1] == "]" else argv[1:]
-        return "", test_status(words)
+        return "", test_status(words, call.scene, state)
     if name in ("echo", "print"):
         return echo(argv), True
     if name == "printf":
@@ -43,6 +43,10 @@ def handle(call: Call) -> tuple[str | None, bool | None] | None:
         return call.shell(text)
     if name in ("exit", "return"):
         state.stopped = True
+        return TRUE
+    if name in ("continue", "break") and len(argv) == 1 and state.loops:
+        state.stopped = True
+        state.skip = name
         return TRUE
     if name in ("exec", "builtin", "command"):
         flags, _, _ = options(argv[:2])

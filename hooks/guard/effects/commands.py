@@ -12,6 +12,7 @@ TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
     from guard.shell.nodes import Script
 
+    from .scene import Scene
     from .walker import Walker
 
 MAX_WRAPPERS = 40
@@ -98,7 +99,9 @@ class Call:
     # -- what families say ----------------------------------------------------------------------------------------
 
     def touch(self, op: str, path: str) -> Touch:
-        """This command does `op` to a path."""
+        """This command does `op` to a path; programs refuse the empty one."""
+        if not path:
+            return Touch(op, path, self.line, self.state.cwd)
         return self.scene.touch(op, path, self.state, self.line)
 
     def kill(self, how: str, target: str, signal: str) -> None:
@@ -179,6 +182,7 @@ class Call:
                 return None, None
             result = self.walker.script(body, self.state, self.stdin, self.want)
             self.state.stopped = False
+            self.state.skip = ""
             return result
         finally:
             self.state.functions[name] = saved
@@ -257,7 +261,41 @@ def has_long(flags: set[str], name: str, shortest: int = 3) -> bool:
     return any(len(flag) >= shortest and name.startswith(flag) for flag in flags)
 
 
-def test_status(words: list[str]) -> bool | None:
+def there(path: str, scene: Scene, state: State) -> bool:
+    """Whether a path is on the disk for certain, when the command gets there: nothing before it touched the path.
+
+    That something is missing is never certain, since a program that isn't modelled may make it.
+    """
+    place = scene.origin(paths.normal(path, state.cwd))
+    if not path or UNKNOWN in place or state.place or state.lost or state.others or not paths.exists(place):
+        return False
+    return not any(paths.inside(place, touch.path.rstrip("/")) or UNKNOWN in touch.path for touch in scene.touches)
+
+
+def file_status(question: str, path: str, scene: Scene, state: State) -> bool | None:
+    """`-e -f -d -s` of what is there now; None when the answer may be another one later."""
+    if not there(path, scene, state):
+        return None
+    place = scene.origin(paths.normal(path, state.cwd))
+    kind = paths.is_file(place) if question in "-f-s" else paths.is_dir(place) if question == "-d" else True
+    return True if kind and (question != "-s" or paths.size(place) > 0) else None
+
+
+def repeated(words: list[str], letter: str, name: str) -> list[str]:
+    """All values of an option that may be given more than once."""
+    found = []
+    for k, word in enumerate(words):
+        following = words[k + 1 : k + 2]
+        if word == "--" + name:
+            found += following
+        elif word.startswith("--" + name + "="):
+            found.append(word.partition("=")[2])
+        elif letter and word[:1] == "-" and word[1:2] != "-" and letter in word:
+            found += [word.partition(letter)[2]] if word.partition(letter)[2] else following
+    return found
+
+
+def test_status(words: list[str], scene: Scene, state: State) -> bool | None:
     """`[ ... ]`: known only for the simplest questions."""
     negated = bool(words) and words[0] == "!"
     if negated:
@@ -267,6 +305,8 @@ def test_status(words: list[str]) -> bool | None:
         return None
     if len(words) == 2 and words[0] in ("-z", "-n"):
         answer = (words[1] == "") == (words[0] == "-z")
+    elif len(words) == 2 and words[0] in ("-e", "-f", "-d", "-s"):
+        answer = file_status(words[0], words[1], scene, state)
     elif len(words) == 3 and words[1] in ("=", "==", "!="):
         answer = (words[0] == words[2]) == (words[1] != "!=")
     return None if answer is None else answer != negated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from guard import paths
+from guard.shell.marks import UNKNOWN
 
 from .commands import Call
 
@@ -169,6 +170,10 @@ def inner_run(call: Call, tool: str, verb: str, words: list[str], compose: bool)
     while k < len(words) and words[k][:1] == "-" and words[k] != "--":
         word = words[k]
         key, equals, value = word.partition("=")
+        letters = word.lstrip("-itdPq")
+        if word[1:2] != "-" and letters[:1] in ("v", "w") and letters:  # -v"$PWD":/w, -itw /w
+            key, equals, value = "-" + letters[0], letters[1:], letters[1:]
+            word = key
         if not equals and word in VALUED and k + 1 < len(words):
             value = words[k + 1]
             k += 1
@@ -215,10 +220,16 @@ def inner_run(call: Call, tool: str, verb: str, words: list[str], compose: bool)
     if verb == "up" or (compose and not rest):
         whole_project(call, tool, image, compose)
         return
+    sources = []
     for mount in mounts:
         source, colon, target = mount.partition(":")
-        if colon:
-            call.scene.moved[paths.normal(target.partition(":")[0], "/")] = paths.normal(source, call.state.cwd)
+        if colon and (
+            "/" in source or source[:1] == "." or tool in ("apptainer", "singularity")
+        ):  # else a volume's name
+            place = paths.normal(target.partition(":")[0], "/")
+            sources.append(paths.normal(source, call.state.cwd))
+            call.scene.moved[place] = sources[-1]
+            call.scene.made.add(place)
     inner = ([entry] if entry else []) + rest
     if not inner:
         if "mlx" in image.lower():
@@ -226,12 +237,9 @@ def inner_run(call: Call, tool: str, verb: str, words: list[str], compose: bool)
         if call.stdin:
             call.shell(call.stdin, state)
         return
-    if not mounts and verb in ("exec", "run", "enter", "shell", "ssh", "debug"):
-        guess = state.cwd
-        state.cwd = call.state.cwd if state.cwd == call.state.cwd else guess
     before = len(call.scene.touches)
     call.run(inner, state)
-    if not mounts and tool not in (
+    if tool not in (
         "chroot",
         "orb",
         "lima",
@@ -242,7 +250,10 @@ def inner_run(call: Call, tool: str, verb: str, words: list[str], compose: bool)
         "nsenter",
         "wsl",
     ):
-        del call.scene.touches[before:]  # its own disk
+        call.scene.touches[before:] = [  # the rest lies on its own disk
+            touch for touch in call.scene.touches[before:]
+            if sources and (touch.held or UNKNOWN in touch.path or any(paths.inside(touch.path, each) for each in sources))
+        ]  # fmt: skip
     words_inside = " ".join(inner)
     if "mlx" in words_inside.lower() and not any(work.place for work in call.scene.works):
         program = paths.base(inner[0])

@@ -29,7 +29,7 @@ def handle(call: Call) -> tuple[str | None, bool | None] | None:
             call.touch("edit", path).follow = True
         return DONE
     if name in ("sqlite3", "duckdb"):
-        return DONE
+        return database(call)
     return language(call, name)
 
 
@@ -189,6 +189,21 @@ def output_file(call: Call, name: str) -> tuple[str | None, bool | None]:
             return None, None
     if name in ("sort", "gsort", "uniq", "shuf") and not operands:
         return call.stdin, None
+    return DONE
+
+
+def database(call: Call) -> tuple[str | None, bool | None]:
+    """`COPY ... TO 'file'` of DuckDB, and the dot commands that write a file."""
+    text = "\n".join([*call.argv[1:], call.stdin or ""])
+    words = text.replace("(", " ( ").replace(";", " ; ").replace(")", " ) ").split()
+    copies = False
+    for word, following in zip(words, [*words[1:], ""]):
+        lowered = word.lower()
+        copies = lowered == "copy" or (copies and word != ";")
+        if (copies and lowered == "to" and following[:1] in ("'", '"')) or (
+            word in (".output", ".once", ".backup", ".save", ".clone") and following not in ("", "stdout")
+        ):
+            call.touch("overwrite", following.strip("'\"")).follow = True
     return DONE
 
 

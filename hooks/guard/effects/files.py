@@ -7,6 +7,10 @@ from guard.shell.marks import UNKNOWN
 
 from .commands import Call, has_long, options
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DONE = ("", None)
 MAX_OVERLAY = 1500
 
@@ -89,6 +93,7 @@ def move(call: Call) -> tuple[str | None, bool | None]:
         if target == "/dev/null" or "/.Trash" in absolute or "/Trash/files" in absolute:
             call.touch("delete", source).tree = True
             continue
+        arrive(call, source, target, into)
         touch = call.touch("move", source)
         touch.tree = True
         touch.to = absolute
@@ -96,7 +101,7 @@ def move(call: Call) -> tuple[str | None, bool | None]:
         if not keeps and start != paths.real(absolute) and not paths.is_dir(absolute):
             call.touch("overwrite", goal)
         if UNKNOWN not in absolute and UNKNOWN not in start:
-            call.scene.moved[absolute] = start
+            call.scene.relocate(paths.normal(source, call.state.cwd), absolute)
     return DONE
 
 
@@ -108,6 +113,8 @@ def copy(call: Call) -> tuple[str | None, bool | None]:
         keeps = True
     if keeps or target.startswith("/dev/"):
         call.scene.copied.update(paths.normal(source, call.state.cwd) for source in sources)
+        for source in sources:
+            arrive(call, source, target, into)
         return DONE
     tree = bool(flags & {"r", "R", "a"}) or has_long(flags, "recursive") or "archive" in flags
     for source in sources:
@@ -115,23 +122,48 @@ def copy(call: Call) -> tuple[str | None, bool | None]:
     return DONE
 
 
-def overlay(call: Call, source: str, target: str, into: bool, tree: bool) -> None:
-    """Copying source to target replaces the files that both have."""
+def goals(call: Call, source: str, target: str, into: bool) -> list[str]:
+    """Where a copied folder goes: to the target, below it, or to both where programs differ."""
+    if source.endswith("/.") or (source.endswith("/") and call.name in ("rsync", "ditto")) or not into:
+        return [target]
+    return [place(source, target, into), *([target] if source.endswith("/") else [])]  # BSD cp: what the folder holds
+
+
+def arrive(call: Call, source: str, target: str, into: bool) -> None:
+    """Something comes to where nothing may be yet (or any more)."""
+    also = [target] if into and paths.base(target) == ".claude" else []
+    for goal in goals(call, source, target, into) + also:
+        make(call, goal, call.scene.origin(paths.normal(source, call.state.cwd)))
+
+
+def make(call: Call, goal: str, begin: str) -> None:
+    """A new path: that matters only where the gate's settings would come from it."""
+    if "/.claude" in paths.real(paths.normal(goal, call.state.cwd)) or paths.exists(paths.join(begin, ".claude")):
+        touch = call.touch("make", goal)
+        touch.follow = True
+        touch.to = begin
+
+
+def overlay(
+    call: Call, source: str, target: str, into: bool, tree: bool, spared: Callable[[str, bool], bool] | None = None
+) -> None:
+    """Copying source to target replaces the files that both have. `spared` tells which the program leaves out."""
     begin = call.scene.origin(paths.normal(source, call.state.cwd))
+    arrive(call, source, target, into)
     if tree and paths.is_dir(begin):
-        contents = source.endswith(("/.", "/")) and (source.endswith("/.") or call.name in ("rsync", "ditto"))
-        goal = target if contents or not into else place(source, target, into)
-        todo = [""]
+        todo = [(goal, "") for goal in goals(call, source, target, into)]
         seen = 0
         while todo and seen < MAX_OVERLAY:
-            below = todo.pop()
+            goal, below = todo.pop()
             for name in paths.listing(begin + below):
                 seen += 1
                 path = below + "/" + name
                 there = paths.normal(goal + path, call.state.cwd)
+                if spared and spared(path, paths.is_dir(begin + path)):
+                    continue
                 if paths.is_dir(begin + path):
                     if paths.is_dir(there):
-                        todo.append(path)
+                        todo.append((goal, path))
                 elif paths.exists(there) and paths.real(there) != paths.real(begin + path):
                     call.touch("overwrite", goal + path).follow = True
         return
@@ -151,6 +183,23 @@ def overlay(call: Call, source: str, target: str, into: bool, tree: bool) -> Non
         call.scene.written[path] = touch.text
 
 
+def fetch(call: Call, source: str, target: str, folders: bool) -> None:
+    """A copy from another machine: what it holds isn't known, but its name is, and what has that name here is replaced.
+
+    With a slash at the end (rsync) its contents come; with `folders` it may be a folder.
+    """
+    name = source.rpartition(":")[2]
+    if not name.strip("./") or UNKNOWN in name or any(c in name for c in "*?[{"):
+        call.touch("unpack", target)
+        return
+    into = not name.endswith(("/", "/.")) and paths.is_dir(paths.normal(target, call.state.cwd))
+    goal = place(name, target, into)
+    if not paths.is_dir(paths.normal(goal, call.state.cwd)):
+        call.touch("overwrite", goal).follow = True
+    elif folders:
+        call.touch("unpack", goal).tree = into
+
+
 def link(call: Call) -> tuple[str | None, bool | None]:
     flags, values, operands = options(call.argv, "tS", ("target-directory", "suffix", "backup"))
     if len(operands) == 1:
@@ -165,6 +214,7 @@ def link(call: Call) -> tuple[str | None, bool | None]:
         if forced and paths.exists(absolute) and (not paths.is_dir(absolute) or paths.is_link(absolute)):
             call.touch("overwrite", goal)
         begin = paths.normal(source, call.state.cwd if "s" not in flags else paths.parent(absolute))
+        make(call, goal, begin)
         if not paths.exists(absolute) and UNKNOWN not in begin + absolute:
             call.scene.moved[absolute + "/"] = begin + "/"
             call.scene.made.add(absolute)
@@ -265,19 +315,23 @@ def mktemp(call: Call) -> tuple[str | None, bool | None]:
 
 
 def ditto(call: Call) -> tuple[str | None, bool | None]:
-    _, _, operands = options(call.argv)
+    flags, _, operands = options(call.argv, "", ("arch",))
+    if flags & {"x", "c"} and len(operands) > 1:
+        if "c" in flags:
+            call.touch("overwrite", operands[-1]).follow = True
+        else:
+            call.touch("unpack", operands[-1]).to = paths.normal(operands[0], call.state.cwd)
+        return DONE
     for source in operands[:-1]:
         overlay(call, source.rstrip("/") + "/", operands[-1], False, True)
     return DONE
 
 
 def scp(call: Call) -> tuple[str | None, bool | None]:
-    _, _, operands = options(call.argv, "cFiJloPSD")
+    flags, _, operands = options(call.argv, "cFiJloPSDX")
     if operands and ":" not in operands[-1].split("/", 1)[0]:
-        target = operands[-1]
-        into = paths.is_dir(paths.normal(target, call.state.cwd))
         for source in operands[:-1]:
-            call.touch("overwrite", place(source.rpartition(":")[2], target, into)).follow = True
+            fetch(call, source, operands[-1], "r" in flags)
     return DONE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from guard import paths
 from guard.shell.marks import UNKNOWN, live
 
-from .commands import Call, options
+from .commands import Call, options, repeated
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
@@ -58,11 +58,10 @@ def root_of(folder: str) -> str:
 
 def clean(call: Call, state: State, rest: list[str]) -> None:
     """git clean -f: untracked files go; ignored ones too with -x or -X."""
-    flags, values, operands = options(["git", *rest], "e", ("exclude",))
+    flags, _, operands = options(["git", *rest], "e", ("exclude",))
     if not flags & {"f", "force"} or flags & {"n", "dry-run"}:
         return
-    kept = [values[key] for key in ("e", "exclude") if key in values]
-    lost(call, state, operands, flags, kept)
+    lost(call, state, operands, flags, repeated(rest, "e", "exclude"))
 
 
 def lost(call: Call, state: State, operands: list[str], flags: set[str], kept: list[str]) -> None:
@@ -94,11 +93,18 @@ def answer(cwd: str, words: list[str]) -> str | None:
 
 def changed(call: Call, state: State, pathspecs: list[str], source: str = "") -> None:
     """Tracked files whose local changes would be thrown away."""
-    text = answer(state.cwd, ["diff", "--name-only", "--relative", source or "HEAD", "--", *(pathspecs or ["."])])
+    words = ["-c", "diff.relative=false", "diff", "--name-only", source or "HEAD", "--", *(pathspecs or ["."])]
+    for line in (answer(state.cwd, words) or "").splitlines()[:500]:
+        path = paths.normal(unquoted(line), root_of(paths.real(state.cwd)))  # named from the top, wherever it was asked
+        if paths.exists(path):
+            call.scene.touch("overwrite", path, state, call.line).follow = True
+
+
+def untracked(call: Call, state: State, words: list[str]) -> None:
+    """Files that git doesn't keep, which go with what it takes away; whole folders are named once."""
+    text = answer(state.cwd, ["ls-files", "--others", "--directory", *words])
     for line in (text or "").splitlines()[:500]:
-        path = unquoted(line)
-        if paths.exists(paths.normal(path, state.cwd)):
-            call.scene.touch("overwrite", path, state, " ".join(call.argv)).follow = True
+        call.scene.touch("delete", unquoted(line), state, call.line).tree = True
 
 
 def checkout(call: Call, state: State, rest: list[str]) -> None:
@@ -140,12 +146,17 @@ def reset(call: Call, state: State, rest: list[str]) -> None:
 
 def stash(call: Call, state: State, rest: list[str]) -> None:
     """A stash keeps what it takes away, until the same command drops it."""
-    words = [word for word in rest if word[:1] != "-"]
+    flags, _, words = options(["git", *rest], "m", ("message", "pathspec-from-file"))
     if words[:1] in (["drop"], ["clear"]):
         if call.scene.stashed is not None:
-            changed(call, state, call.scene.stashed)
+            pathspecs, more = call.scene.stashed
+            state.cwd = state.cwd if pathspecs else root_of(state.cwd) or state.cwd
+            changed(call, state, pathspecs)
+            if more:
+                untracked(call, state, [*(["--exclude-standard"] if more == "u" else []), "--", *pathspecs])
     elif words[:1] in ([], ["push"], ["save"]):
-        call.scene.stashed = words[1:] if words[:1] == ["push"] else []
+        more = "a" if flags & {"a", "all"} else "u" if flags & {"u", "include-untracked"} else ""
+        call.scene.stashed = words[1:] if words[:1] == ["push"] else [], more
     elif words[:1] in (["pop"], ["apply"]):
         call.scene.stashed = None
 
@@ -154,14 +165,18 @@ def remove(call: Call, state: State, rest: list[str]) -> None:
     flags, _, operands = options(["git", *rest])
     if flags & {"cached", "n", "dry-run"}:
         return
-    for path in operands:
-        tracked = answer(state.cwd, ["ls-files", "--", path])
-        if tracked is None or tracked.strip():
-            from guard.shell.globs import expand
+    if "r" not in flags:
+        operands = [path for path in operands if not paths.is_dir(paths.normal(path, state.cwd))]
+    tracked = answer(state.cwd, ["ls-files", "--", *operands]) if operands else ""
+    if tracked is not None:  # what git doesn't track stays
+        for line in tracked.splitlines():
+            call.scene.touch("delete", unquoted(line), state, call.line)
+        return
+    from guard.shell.globs import expand
 
-            for each in expand(live(path), state.cwd) or [path]:
-                touch = call.scene.touch("delete", each, state, " ".join(call.argv))
-                touch.tree = "r" in flags
+    for path in operands:
+        for each in expand(live(path), state.cwd) or [path]:
+            call.scene.touch("delete", each, state, call.line).tree = "r" in flags
 
 
 def move(call: Call, state: State, rest: list[str]) -> None:
@@ -172,9 +187,15 @@ def move(call: Call, state: State, rest: list[str]) -> None:
 
 def worktree(call: Call, state: State, rest: list[str]) -> None:
     flags, _, operands = options(["git", *rest])
-    if operands[:1] == ["remove"] and flags & {"f", "force"}:
-        for path in operands[1:]:
-            call.scene.touch("delete", path, state, " ".join(call.argv)).tree = True
+    if operands[:1] != ["remove"]:
+        return
+    for path in operands[1:2]:
+        state.cwd = paths.normal(path, state.cwd)
+        if flags & {"f", "force"}:
+            changed(call, state, [])
+            untracked(call, state, [])
+        else:  # git refuses for changes and untracked files, but not for ignored ones
+            untracked(call, state, ["--ignored", "--exclude-standard"])
 
 
 def submodule(call: Call, state: State, rest: list[str]) -> None:

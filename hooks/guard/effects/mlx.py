@@ -69,6 +69,25 @@ VALUES = [
     "output-dir",
 ]
 
+# argparse takes any unique beginning of these for the whole
+OPTIONS = {
+    "lora": "model train data fine-tune-type optimizer mask-prompt num-layers batch-size iters val-batches learning-rate steps-per-report "
+    "steps-per-eval grad-accumulation-steps resume-adapter-file adapter-path save-every test test-batches max-seq-length config "
+    "grad-checkpoint clear-cache-threshold report-to project-name seed trust-remote-code",
+    "fuse": "model save-path adapter-path upload-repo dequantize export-gguf gguf-path trust-remote-code",
+}
+
+
+def completed(sub: str, words: list[str]) -> list[str]:
+    """The words with shortened options in full."""
+    names = OPTIONS.get(sub, "").split()
+    out = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        fits = [name for name in names if name.startswith(key[2:])] if key[:2] == "--" and key[2:] else []
+        out.append("--" + fits[0] + equals + value if len(fits) == 1 else word)
+    return out
+
 
 def handle(call: Call) -> tuple[str | None, bool | None] | None:
     name = call.name
@@ -105,7 +124,7 @@ def module_run(call: Call, module: str, rest: list[str]) -> tuple[str | None, bo
     package, _, sub = module.partition(".")
     if not sub and rest and rest[0][:1] != "-":
         sub, rest = rest[0], rest[1:]
-    flags, values, _ = options(["x", *rest], "cm", tuple(VALUES))
+    flags, values, _ = options(["x", *completed(sub, rest)], "cm", tuple(VALUES))
     if flags & {"help", "h", "version"}:
         return DONE
     flags = {flag.replace("_", "-") for flag in flags}
@@ -118,13 +137,7 @@ def module_run(call: Call, module: str, rest: list[str]) -> tuple[str | None, bo
         values.setdefault(key, value)
     kind = "use"
     if sub in TRAINERS or (package == "mlx_lm_lora"):
-        training = (
-            package == "mlx_lm_lora"
-            or sub == "train"
-            or "train" in flags
-            or settings.get("train") == "true"
-            or "tra" in flags
-        )
+        training = package == "mlx_lm_lora" or sub == "train" or "train" in flags or settings.get("train") == "true"
         kind = "train" if training else "test"
     elif sub in ("convert", "fuse", "generate", "upload"):
         kind = sub

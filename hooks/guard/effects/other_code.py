@@ -47,8 +47,11 @@ def walk(call: Call, text: str, arguments: list[str]) -> None:
         if name in DELETES:
             if not strings and arguments and name in ("unlink", "delete"):
                 strings = arguments
-            if not strings:  # a variable that we can't follow: whatever the code names and the disk has is meant
-                strings = [word for word in literals(text) if paths.exists(paths.normal(word, call.state.cwd))]
+            lost = any("{" in word for word in strings)
+            if not strings:  # a Python list has a `remove` too
+                lost = not (call.name.startswith("python") and name in ("remove", "delete"))
+            if lost:  # a variable that we can't follow: whatever the code names and the disk has is meant
+                strings += [word for word in literals(text) if paths.exists(paths.normal(word, call.state.cwd))]
             for path in strings:
                 if not path.startswith("-") and "=" not in path and "\n" not in path:
                     for each in globs.expand(live(path), call.state.cwd) or [path]:

@@ -5,7 +5,25 @@ from __future__ import annotations
 from guard import paths
 from guard.shell.marks import UNKNOWN
 
-from .python_values import Bound, PathValue, Ref, globbed, joined, listed, moved, opened, text_of, touch
+from .python_arguments import Parser
+from .python_values import (
+    Bound,
+    Either,
+    PathValue,
+    Ref,
+    Words,
+    globbed,
+    joined,
+    listed,
+    made,
+    moved,
+    opened,
+    path_method,
+    text_of,
+    there,
+    touch,
+    unpacked,
+)
 from .scene import Work
 
 TYPE_CHECKING = False  # `typing` would be one more import
@@ -13,6 +31,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .python_code import PythonWalk
+    from .python_expressions import Expressions
 
 DELETE = ("os.remove", "os.unlink", "posix.remove", "posix.unlink", "nt.remove")
 DELETE_TREE = ("shutil.rmtree", "send2trash.send2trash", "distutils.dir_util.remove_tree", "send2trash")
@@ -42,6 +61,7 @@ HUB = (
     "upload_file", "upload_folder", "upload_large_folder", "create_commit", "push_to_hub", "upload_to_hub", "create_repo",
     "update_repo_visibility", "update_repo_settings", "push_to_hub_merged", "duplicate_space", "delete_repo", "delete_file", "delete_folder", "super_squash_history",
 )  # fmt: skip
+UNPACK = ("extractall", "save_pretrained", "save_model")
 ALIASES = {"mx": "mlx.core", "np": "numpy"}
 
 
@@ -54,15 +74,17 @@ def imported(walk: PythonWalk, module: str) -> None:
             walk.scene.works.append(work)
 
 
-def keywords_seen(walk: PythonWalk, keywords: dict[str, Any]) -> None:
+def keywords_seen(walk: Expressions, keywords: dict[str, Any]) -> None:
     """Keyword arguments and dictionary keys that the remote-code and Hub policies ask about."""
     for name in ("trust_remote_code", "upload_repo", "push_to_hub"):
-        value = keywords.get(name)
-        if value and value != UNKNOWN:
+        held = keywords.get(name)
+        values = held.values if isinstance(held, Either) else [held]
+        value = next((value for value in values if value and value != UNKNOWN), None)
+        if value is not None:
             walk.scene.python.append((name, {name: value}, " ".join(walk.call.argv)[:200]))
 
 
-def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[str, Any]):
+def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
     """A call of something imported or built in, by its dotted name."""
     head, _, tail = name.partition(".")
     name = ALIASES.get(head, head) + ("." + tail if tail else "")
@@ -82,9 +104,16 @@ def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[st
     elif name in COPY:
         copied(walk, first, second if second is not None else keywords.get("dst"))
     elif name == "shutil.copytree":
+        made(walk, second, first)
         if keywords.get("dirs_exist_ok") and isinstance(second, str):
             touch(walk, "unpack", second)
+    elif name in ("os.symlink", "os.link"):
+        made(walk, second, first)
     elif name in ("open", "io.open", "codecs.open", "gzip.open", "builtins.open", "os.fdopen"):
+        return opened(walk, first, keywords.get("mode", second))
+    elif name == "shutil.unpack_archive":
+        unpacked(walk, second if second is not None else keywords.get("extract_dir"), text_of(first))
+    elif name in ("zipfile.ZipFile", "tarfile.open", "tarfile.TarFile", "tarfile.TarFile.open"):
         return opened(walk, first, keywords.get("mode", second))
     elif name == "os.truncate":
         touch(walk, "overwrite", first)
@@ -134,8 +163,17 @@ def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[st
     elif name in ("os.makedirs", "os.mkdir"):
         walk.scene.made.add(paths.normal(text_of(first), walk.state.cwd))
     elif name in ("map", "filter") or last in ("starmap",):
-        for value in listed(walk, second)[:100]:
-            walk.apply(first, [value], {})
+        values = listed(walk, second)[:100]
+        results = [walk.apply(first, [value], {}) for value in values]
+        if name == "filter":
+            return [value for value, result in zip(values, results) if result is not False]
+        return results
+    elif name.startswith(("pathlib.Path.", "Path.")) and isinstance(first, PathValue):
+        return path_method(walk, first, last, arguments[1:], keywords)
+    elif name in ("argparse.ArgumentParser", "ArgumentParser"):
+        return Parser()
+    elif name in ("typer.run", "fire.Fire"):
+        walk.apply(first, [word for word in walk.argv[1:] if word[:1] != "-"], {})
     elif last in ("Thread", "Process", "Timer"):
         target = keywords.get("target", second if last == "Timer" else None)
         bound = keywords.get("args")
@@ -146,6 +184,8 @@ def library(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[st
         )
     elif last == "partial":
         return Bound(first, arguments[1:], keywords)
+    elif last in UNPACK:
+        unpacked(walk, keywords.get("path", keywords.get("save_directory", first)), "")
     elif last in ("register", "to_thread", "call_soon", "submit", "run_sync"):
         walk.apply(first, arguments[1:], keywords)
     elif last in HUB:
@@ -165,7 +205,7 @@ def process_method(walk: PythonWalk, name: str):
     return UNKNOWN
 
 
-def value_of(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[str, Any]):
+def value_of(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
     """The results that matter later: paths, lists of paths, decoded text."""
     first = arguments[0] if arguments else None
     if name in ("pathlib.Path", "pathlib.PosixPath", "Path", "pathlib.PurePath"):
@@ -195,6 +235,8 @@ def value_of(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[s
     if name in ("os.environ.get", "os.getenv") and isinstance(first, str):
         values = walk.state.get(first)
         return values[0] if values else arguments[1] if len(arguments) > 1 else UNKNOWN
+    if name in ("os.path.exists", "os.path.isfile", "os.path.isdir") and isinstance(first, str):
+        return there(walk, first, name.rpartition(".")[2])
     if name in ("glob.glob", "glob.iglob"):
         return globbed(walk, keywords.get("root_dir", ""), text_of(first))
     if name in ("os.listdir",):
@@ -204,6 +246,10 @@ def value_of(walk: PythonWalk, name: str, arguments: list[Any], keywords: dict[s
         return [PathValue(paths.join(folder, each)) for each in paths.listing(paths.normal(folder, walk.state.cwd))]
     if name == "os.walk":
         return walked(walk, text_of(first))
+    if name == "vars" and isinstance(first, dict):
+        return first
+    if name == "len" and isinstance(first, Words):
+        return len(first)
     if name in ("sorted", "list", "set", "tuple", "reversed", "iter"):
         return listed(walk, first)
     if name == "enumerate":
@@ -319,6 +365,8 @@ def method_of_unknown(walk: PythonWalk, name: str, arguments: list[Any], keyword
         walk.scene.python.append((name, keywords, " ".join(walk.call.argv)[:200]))
     elif name in ("to_json", "to_csv", "to_parquet", "save_weights", "save_safetensors") and isinstance(first, str):
         touch(walk, "overwrite", first)
+    elif name in UNPACK:
+        unpacked(walk, keywords.get("path", keywords.get("save_directory", first)), "")
     elif name in ("submit", "apply_async", "apply", "run_in_executor", "to_thread"):
         rest = arguments[1:] if name == "run_in_executor" else arguments
         bound = rest[1] if name.startswith("apply") and len(rest) > 1 and isinstance(rest[1], list) else rest[1:]

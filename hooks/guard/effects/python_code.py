@@ -11,7 +11,9 @@ from guard.shell.marks import UNKNOWN
 from guard.shell.nodes import Limit
 
 from . import python_calls
-from .python_values import Bound, FileValue, PathValue, Ref, binary, listed, method_of_value, text_of
+from .python_arguments import Parser
+from .python_expressions import MAX_LOOP, Expressions, children
+from .python_values import Bound, Either, FileValue, PathValue, Ref, binary, each_of, either, listed, method_of_value
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
@@ -19,18 +21,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .commands import Call
-
-MAX_LOOP = 120
-MAX_DEPTH = 14
-
-
-def children(node: ast.AST) -> list[ast.AST]:
-    """The nodes directly below a node."""
-    out = []
-    for name in node._fields:
-        value = getattr(node, name, None)
-        out += value if isinstance(value, list) else [value]
-    return [each for each in out if isinstance(each, ast.AST)]
 
 
 def descendants(node: ast.AST) -> list[ast.AST]:
@@ -40,7 +30,16 @@ def descendants(node: ast.AST) -> list[ast.AST]:
     return found
 
 
-class PythonWalk:
+def is_command(function: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> bool:
+    """`@click.command()`: the function takes its arguments from the command line."""
+    for node in getattr(function, "decorator_list", []):
+        node = node.func if isinstance(node, ast.Call) else node
+        if (getattr(node, "attr", "") or getattr(node, "id", "")) == "command":
+            return True
+    return False
+
+
+class PythonWalk(Expressions):
     """One piece of code with its names."""
 
     def __init__(self, call: Call, argv: list[str], script: str) -> None:
@@ -49,6 +48,9 @@ class PythonWalk:
         self.state = call.state.copy()
         self.names: dict[str, Any] = {"__name__": "__main__", "__file__": script or UNKNOWN}
         self.methods: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {}
+        self.owners: dict[ast.AST, str] = {}  # the class of a method
+        self.owner = ""
+        self.fields: dict[tuple[str, str], Any] = {}  # (class, name) -> what `self.name` is
         self.argv = argv
         self.printed: list[str] = []
         self.depth = 0
@@ -58,6 +60,9 @@ class PythonWalk:
         try:
             tree = compile(code, "code", "exec", ast.PyCF_ONLY_AST)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
+            from . import other_code  # newer Python than ours, perhaps: calls with constant strings are read
+
+            other_code.walk(self.call, code, self.argv[1:])
             return None
         try:
             self.block(tree.body)  # pyright: ignore[reportAttributeAccessIssue]
@@ -105,29 +110,10 @@ class PythonWalk:
 
     def do_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):
-            self.names[node.target.id] = binary(
-                self.names.get(node.target.id, UNKNOWN), node.op, self.value(node.value)
-            )
+            old = self.names.get(node.target.id, UNKNOWN)
+            self.names[node.target.id] = each_of(lambda a, b: binary(a, node.op, b), [old, self.value(node.value)])
         else:
             self.value(node.value)
-
-    def bind(self, target: ast.AST, value: Any) -> None:
-        if isinstance(target, ast.Name):
-            self.names[target.id] = value
-        elif isinstance(target, (ast.Tuple, ast.List)):
-            items = (
-                value
-                if isinstance(value, (list, tuple)) and len(value) == len(target.elts)
-                else [UNKNOWN] * len(target.elts)
-            )
-            for inner, item in zip(target.elts, items):
-                self.bind(inner, item)
-        elif isinstance(target, ast.Subscript) and isinstance(target.value, ast.Name):
-            held = self.names.get(target.value.id)
-            key = self.value(target.slice)
-            if isinstance(held, dict) and isinstance(key, str):
-                held[key] = value
-                python_calls.keywords_seen(self, {key: value})
 
     def do_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self.names[node.name] = node
@@ -138,10 +124,16 @@ class PythonWalk:
         self.names[node.name] = Ref("class:" + node.name)
         for child in node.body:
             if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                self.methods[child.name] = child
+                self.methods[child.name] = self.methods[node.name + "." + child.name] = child
+                self.owners[child] = node.name
+            elif isinstance(child, (ast.Assign, ast.AnnAssign)) and child.value is not None:
+                for target in child.targets if isinstance(child, ast.Assign) else [child.target]:
+                    if isinstance(target, ast.Name):
+                        self.fields[node.name, target.id] = self.value(child.value)
 
     def do_Return(self, node: ast.Return) -> bool:
-        self.names["\0return"] = self.value(node.value) if node.value is not None else None
+        value = self.value(node.value) if node.value is not None else None
+        self.names["\0return"] = either([self.names["\0return"], value]) if "\0return" in self.names else value
         return True
 
     def do_Raise(self, node: ast.Raise) -> bool:
@@ -158,9 +150,45 @@ class PythonWalk:
             return self.block(node.body)
         if test is False or (test is None and isinstance(node.test, ast.Constant)):
             return self.block(node.orelse)
-        first = self.block(node.body)
-        second = self.block(node.orelse)
-        return first and second and bool(node.orelse)
+        return self.fork([node.body, node.orelse])
+
+    def fork(self, bodies: list[list[ast.stmt]]) -> bool:
+        """Walk blocks of which one is run: a name then holds what any of them gave it."""
+        before = self.names
+        after: list[dict[str, Any]] = []
+        ended = True
+        for body in bodies:
+            self.names = dict(before)
+            ended = self.block(body) and bool(body) and ended
+            left = bool(body) and isinstance(body[-1], (ast.Return, ast.Raise))
+            after.append(
+                {"\0return": self.names["\0return"]}
+                if left and "\0return" in self.names
+                else {}
+                if left
+                else self.names
+            )
+        self.names = before
+        for name in {name for names in after for name in names}:
+            before[name] = either([names[name] for names in after if name in names])
+        return ended
+
+    def do_Match(self, node: Any) -> bool:
+        """All cases that the subject may fit."""
+        subject = self.value(node.subject)
+        bodies = []
+        for case in node.cases:
+            pattern = case.pattern
+            if type(pattern).__name__ == "MatchValue" and type(subject) in (str, int) and subject != UNKNOWN:
+                value = self.value(pattern.value)
+                if type(value) in (str, int) and value != subject:
+                    continue
+                if value == subject and case.guard is None:
+                    return self.fork([*bodies, case.body]) if bodies else self.block(case.body)
+            if getattr(pattern, "name", None):
+                self.names[pattern.name] = subject
+            bodies.append(case.body)
+        return self.fork([*bodies, []])
 
     def do_For(self, node: ast.For | ast.AsyncFor) -> None:
         values = listed(self, self.value(node.iter))
@@ -173,7 +201,7 @@ class PythonWalk:
 
     def do_While(self, node: ast.While) -> None:
         if self.value(node.test) is not False:
-            self.block(node.body)
+            self.fork([node.body, []])
 
     def do_With(self, node: ast.With | ast.AsyncWith) -> bool:
         for item in node.items:
@@ -187,7 +215,7 @@ class PythonWalk:
     def do_Try(self, node: ast.Try) -> None:
         self.block(node.body)
         for handler in node.handlers:
-            self.block(handler.body)
+            self.fork([handler.body, []])
         self.block(node.orelse)
         self.block(node.finalbody)
 
@@ -195,158 +223,6 @@ class PythonWalk:
 
     def do_Expr(self, node: ast.Expr) -> None:
         self.value(node.value)
-
-    # -- expressions ----------------------------------------------------------------------------------------------
-
-    def value(self, node: ast.AST) -> Any:
-        """The value of an expression; UNKNOWN (a string) when it can't be known."""
-        self.scene.step()
-        self.depth += 1
-        try:
-            if self.depth > 60:
-                raise Limit("Python code nested too deeply")
-            method = getattr(self, "of_" + type(node).__name__, None)
-            if method is not None:
-                return method(node)
-            for child in children(node):
-                if isinstance(child, ast.expr):
-                    self.value(child)
-            return UNKNOWN
-        finally:
-            self.depth -= 1
-
-    def of_Constant(self, node: ast.Constant) -> Any:
-        return node.value
-
-    def of_Name(self, node: ast.Name) -> Any:
-        if node.id in self.names:
-            return self.names[node.id]
-        return Ref(node.id)
-
-    def of_Attribute(self, node: ast.Attribute) -> Any:
-        held = self.value(node.value)
-        if isinstance(held, Ref):
-            full = held + "." + node.attr
-            if full == "sys.argv":
-                return list(self.argv)
-            if full == "os.sep":
-                return "/"
-            return Ref(full)
-        if isinstance(held, PathValue):
-            return held.attribute(node.attr)
-        return UNKNOWN
-
-    def of_BinOp(self, node: ast.BinOp) -> Any:
-        return binary(self.value(node.left), node.op, self.value(node.right))
-
-    def of_BoolOp(self, node: ast.BoolOp) -> Any:
-        values = [self.value(each) for each in node.values]
-        return values[0] if isinstance(node.op, ast.Or) and values[0] not in (UNKNOWN, None, "") else values[-1]
-
-    def of_UnaryOp(self, node: ast.UnaryOp) -> Any:
-        value = self.value(node.operand)
-        if isinstance(node.op, ast.USub) and isinstance(value, int):
-            return -value
-        if isinstance(node.op, ast.Not) and isinstance(value, bool):
-            return not value
-        return UNKNOWN
-
-    def of_Compare(self, node: ast.Compare) -> Any:
-        left = self.value(node.left)
-        rights = [self.value(each) for each in node.comparators]
-        plain = (str, int)
-        if len(rights) == 1 and type(left) in plain and type(rights[0]) in plain and UNKNOWN not in (left, rights[0]):
-            if isinstance(node.ops[0], ast.Eq):
-                return left == rights[0]
-            if isinstance(node.ops[0], ast.NotEq):
-                return left != rights[0]
-        return UNKNOWN
-
-    def of_JoinedStr(self, node: ast.JoinedStr) -> Any:
-        return "".join(text_of(self.value(part)) for part in node.values)
-
-    def of_FormattedValue(self, node: ast.FormattedValue) -> Any:
-        return text_of(self.value(node.value))
-
-    def of_List(self, node: ast.List | ast.Tuple | ast.Set) -> Any:
-        out: list[Any] = []
-        for each in node.elts:
-            if isinstance(each, ast.Starred):
-                out += listed(self, self.value(each.value))
-            else:
-                out.append(self.value(each))
-        return out
-
-    of_Tuple = of_List
-    of_Set = of_List
-
-    def of_Dict(self, node: ast.Dict) -> Any:
-        out = {}
-        for key, item in zip(node.keys, node.values):
-            name = self.value(key) if key is not None else None
-            value = self.value(item)
-            if isinstance(name, str):
-                out[name] = value
-        python_calls.keywords_seen(self, out)
-        return out
-
-    def of_Subscript(self, node: ast.Subscript) -> Any:
-        held = self.value(node.value)
-        key = self.value(node.slice)
-        if isinstance(held, Ref) and held == "os.environ" and isinstance(key, str):
-            values = self.state.get(key)
-            return values[0] if values else UNKNOWN
-        try:
-            if isinstance(held, (list, tuple, dict)) and not isinstance(node.slice, ast.Slice):
-                return held[key]
-        except (LookupError, TypeError):
-            pass
-        return held if isinstance(held, list) and isinstance(node.slice, ast.Slice) else UNKNOWN
-
-    def of_IfExp(self, node: ast.IfExp) -> Any:
-        test = self.value(node.test)
-        if test is False:
-            return self.value(node.orelse)
-        first = self.value(node.body)
-        if test is not True:
-            self.value(node.orelse)  # for its effects
-        return first
-
-    def of_NamedExpr(self, node: ast.NamedExpr) -> Any:
-        value = self.value(node.value)
-        self.bind(node.target, value)
-        return value
-
-    def of_Lambda(self, node: ast.Lambda) -> Any:
-        return node
-
-    def of_Await(self, node: ast.Await) -> Any:
-        return self.value(node.value)
-
-    def of_Starred(self, node: ast.Starred) -> Any:
-        return self.value(node.value)
-
-    def of_ListComp(self, node: ast.ListComp | ast.GeneratorExp | ast.SetComp) -> Any:
-        out: list[Any] = []
-        self.generate(node.generators, 0, lambda: out.append(self.value(node.elt)))
-        return out
-
-    of_GeneratorExp = of_ListComp
-    of_SetComp = of_ListComp
-
-    def of_DictComp(self, node: ast.DictComp) -> Any:
-        self.generate(node.generators, 0, lambda: self.value(node.value))
-        return UNKNOWN
-
-    def generate(self, generators: list[ast.comprehension], number: int, emit: Callable[[], object]) -> None:
-        if number == len(generators):
-            emit()
-            return
-        generator = generators[number]
-        for value in listed(self, self.value(generator.iter))[:MAX_LOOP]:
-            self.bind(generator.target, value)
-            if all(self.value(test) is not False for test in generator.ifs):
-                self.generate(generators, number + 1, emit)
 
     # -- calls ----------------------------------------------------------------------------------------------------
 
@@ -367,7 +243,11 @@ class PythonWalk:
             if not isinstance(held, Ref):
                 if function.attr in self.methods and not isinstance(held, (PathValue, FileValue, list, dict)):
                     return self.invoke(self.methods[function.attr], [UNKNOWN, *arguments], keywords)
-                return method_of_value(self, held, function.attr, arguments, keywords)
+                if isinstance(held, Parser):
+                    return held.method(function.attr, arguments, keywords, self.argv)
+                return self.spread(
+                    lambda held, *rest: self.method(held, function.attr, *rest), [held], arguments, keywords
+                )
             called = Ref(held + "." + function.attr)
             if held == "self" and function.attr in self.methods:
                 return self.invoke(self.methods[function.attr], [UNKNOWN, *arguments], keywords)
@@ -378,16 +258,36 @@ class PythonWalk:
     def apply(self, called: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
         """Call a value: a function of this code, a name of a library, or a function with arguments bound to it."""
         if isinstance(called, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            if not arguments and not keywords and is_command(called):
+                arguments = [word for word in self.argv[1:] if word[:1] != "-"]
             return self.invoke(called, arguments, keywords)
+        if isinstance(called, Either):
+            return either([self.apply(one, arguments, keywords) for one in called.values])
         if isinstance(called, Bound):
             return self.apply(called.function, [*called.arguments, *arguments], {**called.keywords, **keywords})
         if isinstance(called, Ref):
             if called.startswith("class:"):
-                if "__init__" in self.methods:
-                    self.invoke(self.methods["__init__"], [UNKNOWN, *arguments], keywords)
+                method = self.methods.get(called[6:] + ".__init__")
+                if method is not None:
+                    self.invoke(method, [UNKNOWN, *arguments], keywords)
                 return UNKNOWN
-            return python_calls.library(self, str(called), arguments, keywords)
+            return self.spread(lambda *rest: python_calls.library(self, str(called), *rest), [], arguments, keywords)
         return UNKNOWN
+
+    def method(self, held: Any, name: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
+        if isinstance(held, Ref):  # one of several names
+            return python_calls.library(self, held + "." + name, arguments, keywords)
+        return method_of_value(self, held, name, arguments, keywords)
+
+    def spread(
+        self, function: Callable[..., Any], first: list[Any], arguments: list[Any], keywords: dict[str, Any]
+    ) -> Any:
+        """Call with every choice of the alternatives among the arguments."""
+        n, m = len(first), len(first) + len(arguments)
+        return each_of(
+            lambda *values: function(*values[:n], list(values[n:m]), dict(zip(keywords, values[m:]))),
+            [*first, *arguments, *keywords.values()],
+        )
 
     def invoke(
         self,
@@ -400,7 +300,8 @@ class PythonWalk:
         if self.depth > 56:
             self.depth -= 4
             return UNKNOWN
-        saved = dict(self.names)
+        saved, owner = dict(self.names), self.owner
+        self.owner = self.owners.get(function, owner)
         specification = function.args
         parameters = [*getattr(specification, "posonlyargs", []), *specification.args]
         defaults = specification.defaults
@@ -408,6 +309,8 @@ class PythonWalk:
             self.names[parameter.arg] = self.value(default)
         for parameter in parameters[: len(parameters) - len(defaults)]:
             self.names[parameter.arg] = UNKNOWN
+        for parameter, default in zip(specification.kwonlyargs, specification.kw_defaults):
+            self.names[parameter.arg] = UNKNOWN if default is None else self.value(default)
         for parameter, argument in zip(parameters, arguments):
             self.names[parameter.arg] = argument
         if specification.vararg is not None:
@@ -427,6 +330,6 @@ class PythonWalk:
                 for name in node.names
                 if name in self.names
             }
-            self.names = saved
+            self.names, self.owner = saved, owner
             self.names.update(changed)
             self.depth -= 4

@@ -10,10 +10,15 @@ from guard.shell.marks import STAR, UNKNOWN, live
 
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .python_code import PythonWalk
+    from .python_expressions import Expressions
     from .scene import Touch
+
+
+MAX_EITHER = 6
 
 
 class Ref(str):
@@ -29,6 +34,8 @@ class PathValue(str):
 
     def attribute(self, name: str) -> Any:
         base = paths.base(self)
+        if name == "path":  # an entry of os.scandir
+            return str(self)
         if name == "parent":
             return PathValue(paths.parent_of(self))
         if name == "parents":
@@ -40,6 +47,39 @@ class PathValue(str):
         if name == "suffix":
             return "." + base.rpartition(".")[2] if "." in base else ""
         return UNKNOWN
+
+
+class Words(list):  # pyright: ignore[reportMissingTypeArgument]
+    """A list that is known in full: sys.argv."""
+
+
+class Either:
+    """One of several values: what is assigned under a condition that can't be known."""
+
+    __slots__ = ("values",)
+
+    def __init__(self, values: list[Any]) -> None:
+        self.values = values
+
+
+def either(values: list[Any]) -> Any:
+    """The alternatives without repetition; the value itself when there is one only."""
+    flat: list[Any] = []
+    for value in values:
+        for each in value.values if isinstance(value, Either) else [value]:
+            if not any(each is other or (type(each) is type(other) and each == other) for other in flat):
+                flat.append(each)
+    return flat[0] if len(flat) == 1 else Either(flat[:MAX_EITHER])
+
+
+def each_of(function: Callable[..., Any], values: list[Any], budget: int = 64) -> Any:
+    """A function of values some of which are alternatives: all that it may give."""
+    for number, value in enumerate(values):
+        if isinstance(value, Either):
+            chosen = value.values[: max(1, budget)]
+            left = budget // len(chosen)
+            return either([each_of(function, [*values[:number], one, *values[number + 1 :]], left) for one in chosen])
+    return function(*values)
 
 
 class Bound:
@@ -97,12 +137,14 @@ def joined(left: Any, right: Any) -> PathValue:
     return PathValue(b if b.startswith("/") else paths.join(a, b) if a not in ("", ".") else b)
 
 
-def listed(walk: PythonWalk, value: Any) -> list[Any]:
+def listed(walk: Expressions, value: Any) -> list[Any]:
     """What a loop over a value would see."""
     if isinstance(value, (list, tuple)):
         return list(value)
     if isinstance(value, dict):
         return list(value)
+    if isinstance(value, Either):
+        return [item for one in value.values for item in listed(walk, one)]
     if isinstance(value, FileValue):
         text = walk.scene.read(value.path, walk.state)
         return text.splitlines(True)[:200] if text is not None else [UNKNOWN]
@@ -126,12 +168,20 @@ def globbed(walk: PythonWalk, folder: str, pattern: str, recursive: bool = False
 
 def touch(walk: PythonWalk, op: str, path: Any, follow: bool = True, tree: bool = False) -> Touch | None:
     """Record a change to a path value; nothing when the path isn't a string."""
-    if not isinstance(path, str) or isinstance(path, Ref):
+    if not isinstance(path, str) or isinstance(path, Ref) or not path:
         return None
     mark = walk.scene.touch(op, str(path), walk.state, " ".join(walk.call.argv)[:400])
     mark.follow = follow
     mark.tree = tree
     return mark
+
+
+def there(walk: PythonWalk, path: str, question: str) -> Any:
+    """os.path.exists and its kin: True when it is there for certain, else UNKNOWN."""
+    from .commands import file_status
+
+    letter = "-e" if question == "exists" else "-f" if "file" in question else "-d"
+    return (not isinstance(path, Ref) and file_status(letter, path, walk.scene, walk.state)) or UNKNOWN
 
 
 def opened(walk: PythonWalk, path: Any, mode: Any) -> FileValue | str:
@@ -148,6 +198,20 @@ def opened(walk: PythonWalk, path: Any, mode: Any) -> FileValue | str:
     return FileValue(path, mode)
 
 
+def made(walk: PythonWalk, path: Any, source: Any) -> None:
+    """A copied folder or a link."""
+    mark = touch(walk, "make", path)
+    if mark is not None:
+        mark.to = walk.scene.origin(paths.normal(text_of(source), walk.state.cwd))
+
+
+def unpacked(walk: PythonWalk, folder: Any, archive: str) -> None:
+    """An archive (or a library, when none is named) puts many files into a folder."""
+    mark = touch(walk, "unpack", "." if folder is None else folder)
+    if mark is not None and archive and UNKNOWN not in archive:
+        mark.to = paths.normal(archive, walk.state.cwd)
+
+
 def method_of_value(walk: PythonWalk, held: Any, name: str, arguments: list[Any], keywords: dict[str, Any]) -> Any:
     """A method called on a known or unknown value."""
     if isinstance(held, PathValue):
@@ -155,6 +219,8 @@ def method_of_value(walk: PythonWalk, held: Any, name: str, arguments: list[Any]
     if isinstance(held, FileValue):
         if name == "truncate" or (name == "write" and "+" in held.mode and "w" not in held.mode):
             touch(walk, "overwrite" if name == "truncate" else "edit", held.path)
+        if name == "extractall":
+            unpacked(walk, keywords.get("path", arguments[0] if arguments else None), held.path)
         if name in ("read", "readlines"):
             text = walk.scene.read(held.path, walk.state)
             if text is not None:
@@ -246,9 +312,13 @@ def path_method(walk: PythonWalk, held: PathValue, name: str, arguments: list[An
         return str(held)
     elif name == "read_text":
         return walk.scene.read(held, walk.state) or UNKNOWN
+    elif name in ("exists", "is_file", "is_dir"):
+        return there(walk, held, name)
     elif name == "mkdir":
         walk.scene.made.add(paths.normal(held, walk.state.cwd))
-    elif name in ("symlink_to", "hardlink_to", "touch", "rmdir"):
+    elif name in ("symlink_to", "hardlink_to"):
+        made(walk, held, first)
+    elif name in ("touch", "rmdir"):
         return UNKNOWN
     return UNKNOWN
 

@@ -35,10 +35,11 @@ class Touch:
     op: "delete" | "overwrite" (the old content is lost) | "append" | "edit" (in place, no backup) | "move" (to `to`) |
     "unpack" (an archive over it) | "empty" (delete what is inside).
     tree: folders go with all they hold. follow: a link at the end is followed. text: the new content when known.
-    kept: the same command made a copy of it before.
+    kept: the same command made a copy of it before. strip: leading folders that an archive's members lose.
+    held: where the things come from that the same command has put below it.
     """
 
-    __slots__ = ("by", "cwd", "follow", "kept", "op", "path", "text", "to", "tree")
+    __slots__ = ("by", "cwd", "follow", "held", "kept", "op", "path", "strip", "text", "to", "tree")
 
     def __init__(self, op: str, path: str, by: str, cwd: str) -> None:
         self.op = op
@@ -50,6 +51,8 @@ class Touch:
         self.to = ""
         self.text: str | None = None
         self.kept = False
+        self.strip = 0
+        self.held: list[str] = []
 
 
 class Kill:
@@ -96,9 +99,11 @@ class State:
         "args",
         "errexit",
         "functions",
+        "loops",
         "lost",
         "others",
         "place",
+        "skip",
         "stack",
         "stopped",
         "vars",
@@ -116,6 +121,8 @@ class State:
         self.place = ""
         self.errexit = False
         self.stopped = False
+        self.skip = ""  # "continue" or "break": stopped until the end of the loop's body only
+        self.loops = 0
 
     @property
     def cwd(self) -> str:
@@ -146,6 +153,7 @@ class State:
         other.stack = list(self.stack)
         other.place = self.place
         other.errexit = self.errexit
+        other.loops = self.loops
         return other
 
 
@@ -178,7 +186,7 @@ class Scene:
         self.works: list[Work] = []  # MLX programs started
         self.inside: list[tuple[str, str]] = []  # (container tool, MLX work seen in it)
         self.copied: set[str] = set()  # files that it copies before it changes them
-        self.stashed: list[str] | None = None  # the paths of a `git stash push` before
+        self.stashed: tuple[list[str], str] | None = None  # (paths, "", "u" or "a") of a `git stash push` before
         self.texts: list[str] = []  # what it reads of files that are there now
         self.steps = 0
         # of the world: whether a path is, or holds, something protected; what is protected below a folder
@@ -224,8 +232,26 @@ class Scene:
         self.step()
         touch = Touch(op, self.place(path, state, path.endswith("/") and op != "move"), by, state.cwd)
         touch.kept = touch.path in self.copied
+        if self.moved and op in ("delete", "empty"):
+            touch.held = self.brought(paths.normal(path, state.cwd)) + self.brought(touch.path)
         self.touches.append(touch)
         return touch
+
+    def brought(self, folder: str) -> list[str]:
+        """Where the things come from that this command has moved below a folder; a link there is no more than a name."""
+        return [
+            place for key, place in self.moved.items() if key[-1] != "/" and key != folder and paths.inside(key, folder)
+        ]
+
+    def relocate(self, source: str, goal: str) -> None:
+        """Remember a move, with all that was moved below the source before."""
+        start = self.origin(source)
+        for key in [key for key in self.moved if paths.inside(key, source)]:
+            self.moved[goal + key[len(source) :]] = self.moved.pop(key)
+        if start != goal:
+            self.moved[goal] = start
+        if paths.is_dir(start):
+            self.made.add(goal)
 
     def place(self, path: str, state: State, slash: bool = False) -> str:
         """Where a path leads: absolute, or from UNKNOWN on when its folder can't be known."""

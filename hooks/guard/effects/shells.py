@@ -7,6 +7,10 @@ from guard.shell.marks import UNKNOWN
 
 from .commands import Call
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from .scene import State
+
 MAX_RECIPES = 12
 
 
@@ -36,6 +40,7 @@ def handle(call: Call) -> tuple[str | None, bool | None] | None:
         reads_stdin = reads_stdin or "s" in word[1:]
         k += 2 if word in ("-o", "+o", "-O", "+O") else 1
     state = call.state.copy()
+    state.loops = 0
     rest = words[k:]
     if has_text:
         text = rest[0] if rest else None
@@ -92,12 +97,18 @@ def make(call: Call) -> tuple[str | None, bool | None] | None:
     name = ""
     k = 0
     while k < len(words):
-        if words[k] in ("-C", "--directory") and k + 1 < len(words):
-            state.cwd = paths.normal(words[k + 1], state.cwd)
-            k += 1
-        elif words[k] in ("-f", "--file", "--justfile") and k + 1 < len(words):
-            name = words[k + 1]
-            k += 1
+        key, given, value = words[k].partition("=")
+        if key[:2] in ("-C", "-f", "-j") and len(key) > 2:  # -Cfolder
+            key, given, value = key[:2], "=", words[k][2:]
+        following = value if given else "".join(words[k + 1 : k + 2])
+        if key in ("-C", "--directory") or (key in ("-d", "--working-directory") and "make" not in call.name):
+            state.cwd = paths.normal(following, state.cwd)
+            k += not given
+        elif key in ("-f", "--file", "--makefile", "--justfile"):
+            name = following
+            k += not given
+        elif key == "-j":
+            k += not given and following.isdigit()
         elif words[k] in ("-n", "--dry-run", "--just-print"):
             return None
         elif "=" in words[k]:
@@ -113,8 +124,12 @@ def make(call: Call) -> tuple[str | None, bool | None] | None:
     if text is None:
         return None
     rules, variables, first = rules_of(text)
+    if "make" in call.name:
+        variables = {"RM": "rm -f", "CURDIR": state.cwd, **variables}
     for key, value in variables.items():
         state.vars.setdefault(key, [value])
+    for key in variables:
+        state.vars[key] = [expanded(state, state.vars[key][0])]
     done: set[str] = set()
     todo = targets or [first]
     while todo and len(done) < MAX_RECIPES:
@@ -124,9 +139,21 @@ def make(call: Call) -> tuple[str | None, bool | None] | None:
         done.add(target)
         needs, lines = rules[target]
         todo += needs
+        state.args = [call.name, target]  # $@
         for line in lines:
             call.shell(made_shell(line), state.copy())
     return None
+
+
+def expanded(state: State, text: str, depth: int = 0) -> str:
+    """A make variable's value with the variables in it; functions but `wildcard` give what isn't known."""
+    start = max(text.rfind("$("), text.rfind("${"))
+    close = text.find(")" if text[start + 1 : start + 2] == "(" else "}", start)
+    if start < 0 or close < 0 or depth > 20:
+        return text
+    name, _, rest = text[start + 2 : close].partition(" ")
+    value = rest if name == "wildcard" else (state.get(name) or [""])[0] if not rest else UNKNOWN
+    return expanded(state, text[:start] + value + text[close + 1 :], depth + 1)
 
 
 def made_shell(line: str) -> str:
@@ -138,6 +165,11 @@ def made_shell(line: str) -> str:
         if line[k] == "$" and line[k + 1 : k + 2] in ("(", "{"):
             close = line.find(")" if line[k + 1] == "(" else "}", k)
             inner = line[k + 2 : close] if close > 0 else ""
+            if inner.startswith(("wildcard ", "shell ")):
+                word, _, rest = inner.partition(" ")
+                out += rest if word == "wildcard" else "$(" + rest + ")"
+                k = close + 1
+                continue
             if close > 0 and inner.isidentifier():
                 out += "${" + inner + "}"
                 k = close + 1

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from guard import paths
+from guard.shell import globs
+from guard.shell.marks import live
 
-from .commands import Call, options
-from .files import overlay
+from .commands import Call, options, repeated
+from .files import arrive, fetch, overlay
+
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DONE = ("", None)
+JUNKED = -1  # an archive's members lose all their folders
+RCLONE_VALUES = (
+    "transfers", "checkers", "bwlimit", "config", "include", "exclude", "filter", "max-age", "min-age", "max-size", "min-size", "log-file",
+    "log-level", "retries", "files-from", "exclude-from", "include-from", "filter-from", "backup-dir", "suffix", "multi-thread-streams",
+)  # fmt: skip
 
 
 def handle(call: Call) -> tuple[str | None, bool | None] | None:
@@ -56,11 +67,13 @@ def rsync(call: Call) -> tuple[str | None, bool | None]:
     if any(flag.startswith("del") for flag in flags):
         for source in operands[:-1]:
             goal = target if source.endswith("/") else paths.join(target, paths.base(source))
-            extra(call, source, goal)
+            extra(call, source, goal, excluded(call, flags, source))
+    for source in operands[:-1] if keeps else []:
+        arrive(call, source, target, not source.endswith("/"))
     if not keeps:
         for source in operands[:-1]:
             if ":" in source.split("/", 1)[0]:
-                call.touch("unpack", target)
+                fetch(call, source, target, True)
             else:
                 folder = paths.is_dir(paths.normal(source, call.state.cwd))
                 into = (
@@ -68,11 +81,36 @@ def rsync(call: Call) -> tuple[str | None, bool | None]:
                     if folder
                     else target.endswith("/") or paths.is_dir(paths.normal(target, call.state.cwd))
                 )
-                overlay(call, source, target, into, True)
+                overlay(call, source, target, into, True, excluded(call, flags, source))
     return DONE
 
 
-def extra(call: Call, source: str, goal: str) -> None:
+def excluded(call: Call, flags: set[str], source: str) -> Callable[[str, bool], bool] | None:
+    """Which paths below a source rsync leaves alone: `--exclude=NAME`, `/anchored`, `folder/`, globs without `**`.
+
+    With includes or filters the order decides; then none is believed.
+    """
+    patterns = [pattern for pattern in repeated(call.argv, "", "exclude") if pattern.strip("/") and "**" not in pattern]
+    if not patterns or flags & {"include", "filter", "f", "F", "include-from", "delete-excluded"}:
+        return None
+    top = "" if source.endswith("/") else "/" + paths.base(source)
+
+    def spared(path: str, folder: bool) -> bool:
+        parts = (top + path).split("/")[1:]
+        for pattern in patterns:
+            wanted = pattern.strip("/").split("/")
+            if (pattern.endswith("/") and not folder) or len(wanted) > len(parts):
+                continue
+            if not (pattern.startswith("/") and len(wanted) != len(parts)) and all(
+                globs.matches(part, live(each)) for part, each in zip(parts[-len(wanted) :], wanted)
+            ):
+                return True
+        return False
+
+    return spared
+
+
+def extra(call: Call, source: str, goal: str, spared: Callable[[str, bool], bool] | None = None) -> None:
     """What rsync --delete removes: everything at the goal that the source lacks, all the way down."""
     begin = call.scene.origin(paths.normal(source, call.state.cwd))
     end = paths.normal(goal, call.state.cwd)
@@ -83,10 +121,14 @@ def extra(call: Call, source: str, goal: str) -> None:
         for name in paths.listing(end + below):
             seen += 1
             path = below + "/" + name
-            if not paths.exists(begin + path):
+            folder = paths.is_dir(end + path)
+            if spared and spared(path, folder):
+                continue
+            if paths.exists(begin + path) or (folder and spared):  # a folder that holds something excluded stays
+                if folder:
+                    todo.append(path)
+            else:
                 call.touch("delete", end + path).tree = True
-            elif paths.is_dir(end + path):
-                todo.append(path)
 
 
 def tar(call: Call) -> tuple[str | None, bool | None]:
@@ -94,7 +136,19 @@ def tar(call: Call) -> tuple[str | None, bool | None]:
     if words and words[0][:1] != "-":
         words = ["-" + words[0], *words[1:]]
     flags, values, operands = options(
-        ["tar", *words], "fCXTbIFLNVHgK", ("file", "directory", "exclude", "exclude-from", "use-compress-program")
+        ["tar", *words],
+        "fCXTbIFLNVHgKs" if call.name == "bsdtar" else "fCXTbIFLNVHgK",
+        (
+            "file",
+            "directory",
+            "exclude",
+            "exclude-from",
+            "use-compress-program",
+            "strip-components",
+            "strip-path",
+            "transform",
+            "xform",
+        ),
     )
     state = call.state
     where = values.get("C") or values.get("directory") or "."
@@ -102,7 +156,10 @@ def tar(call: Call) -> tuple[str | None, bool | None]:
         if not flags & {"k", "keep-old-files", "skip-old-files", "keep-newer-files", "O", "to-stdout", "backup"}:
             touch = call.scene.touch("unpack", where, state, " ".join(call.argv))
             archive = values.get("f") or values.get("file") or ""
-            touch.to = paths.normal(archive, state.cwd) if archive else ""
+            renamed = flags & {"transform", "xform"} or (call.name == "bsdtar" and "s" in flags)
+            touch.to = paths.normal(archive, state.cwd) if archive and not renamed else ""
+            count = values.get("strip-components") or values.get("strip-path") or values.get("strip") or "0"
+            touch.strip = int(count) if count.isdigit() else 0
         return DONE
     if "remove-files" in flags:
         for path in operands:
@@ -122,10 +179,12 @@ def unpack(call: Call, name: str) -> tuple[str | None, bool | None]:
             return DONE
         touch = call.touch("unpack", values.get("d", "."))
         touch.to = paths.normal(operands[0], call.state.cwd) if operands else ""
+        touch.strip = JUNKED if "j" in flags else 0
     elif name.startswith("7z"):
         if words[:1] in (["x"], ["e"]) and "-aos" not in words:
             touch = call.touch("unpack", next((word[2:] for word in words if word.startswith("-o")), "."))
             touch.to = paths.normal(words[1], call.state.cwd) if len(words) > 1 else ""
+            touch.strip = JUNKED if words[0] == "e" else 0
         if "-sdel" in words:
             for path in words[2:]:
                 call.touch("delete", path).tree = True
@@ -149,19 +208,22 @@ def compress(call: Call, name: str) -> tuple[str | None, bool | None]:
 
 
 def rclone(call: Call) -> tuple[str | None, bool | None]:
-    words = [word for word in call.argv[1:] if word[:1] != "-"]
+    flags, _, words = options(call.argv, "", RCLONE_VALUES)
     local = [word for word in words[1:] if ":" not in word.split("/", 1)[0]]
-    if "--dry-run" in call.argv or "-n" in call.argv or not words:
+    if flags & {"dry-run", "n", "ignore-existing", "immutable", "backup-dir"} or not words:
         return DONE
     if words[0] in ("delete", "purge", "deletefile", "rmdirs"):
         for path in local:
             call.touch("delete", path).tree = True
-    elif words[0] in ("move", "moveto") and len(words) > 1 and words[1] in local:
+    if words[0] in ("move", "moveto") and len(words) > 1 and words[1] in local:
         call.touch("empty", words[1])
-    elif words[0] in ("sync", "copy", "copyto") and len(words) > 2 and words[2] in local:
+    if words[0] in ("sync", "copy", "copyto", "move", "moveto") and len(words) > 2 and words[2] in local:
         if words[0] == "sync":
             extra(call, words[1], words[2])
-        overlay(call, words[1], words[2], False, True)
+        if words[1] in local:
+            overlay(call, words[1], words[2], False, True)
+        else:
+            fetch(call, words[1] if words[0][-2:] == "to" else words[1] + "/", words[2], True)
     return DONE
 
 

@@ -198,8 +198,10 @@ class Walker:
         going = [branch for branch in branches if not branch.stopped]
         if not going:
             state.stopped = True
+            skips = {branch.skip for branch in branches}
+            state.skip = "continue" if "continue" in skips else max(skips, default="")
             return
-        state.stopped = False
+        state.stopped, state.skip = False, ""
         for name in {name for branch in going for name in branch.vars}:
             given = [values for branch in going if (values := branch.get(name))]
             if all(values == given[0] for values in given):
@@ -224,9 +226,11 @@ class Walker:
             if status is not None and (status is False) == (node.kind == "while") and condition.items:
                 return "", True
             once = state if status is not None else state.copy()
-            out, _ = self.script(body, once, None, want)
-            if not once.stopped and self.forks < MAX_FORKS:  # what it counts or collects is not the same the next time
-                self.again(body, once.copy(), None)
+            out, goes_on = self.body(body, once, want)
+            if goes_on and self.forks < MAX_FORKS:  # what it counts or collects is not the same the next time
+                more = once.copy()
+                more.loops += 1
+                self.again(body, more, None)
             self.merge(state, [state] if once is state else [state, once])
             return None if want and out else out, None
         if stdin is None or UNKNOWN in stdin:
@@ -243,12 +247,23 @@ class Walker:
             values = expand.fields_of(row, separators, len(names)) if len(names) > 1 else [row.strip()]
             for number, name in enumerate(names):
                 state.vars[name] = [UNKNOWN if row == UNKNOWN else values[number] if number < len(values) else ""]
-            outs.append(self.script(body, state, None, want)[0])
-            if state.stopped:
+            out, goes_on = self.body(body, state, want)
+            outs.append(out)
+            if not goes_on:
                 break
         if before is not None:  # there may be no row at all
             self.merge(state, [state, before])
         return self.joined(outs, want), None
+
+    def body(self, body: Script, state: State, want: bool, stdin: str | None = None) -> tuple[str | None, bool]:
+        """Once through the body of a loop: (output, whether the loop goes on)."""
+        state.loops += 1
+        out, _ = self.script(body, state, stdin, want)
+        state.loops -= 1
+        skip, state.skip = state.skip, ""
+        if skip:
+            state.stopped = False
+        return out, skip != "break" and not state.stopped
 
     walk_until = walk_while
 
@@ -275,8 +290,9 @@ class Walker:
         outs = []
         for value in self.scene.bounded(values, MAX_ITERATIONS, state.cwd):
             state.vars[node.name] = [value]
-            outs.append(self.script(node.parts[0], state, stdin, want)[0])
-            if state.stopped:
+            out, goes_on = self.body(node.parts[0], state, want, stdin)
+            outs.append(out)
+            if not goes_on:
                 break
         return self.joined(outs, want), None
 
@@ -310,7 +326,7 @@ class Walker:
 
     def walk_test(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         words = self.expander(state).fields(node.words)  # pyright: ignore[reportArgumentType]
-        return "", commands.test_status(words)
+        return "", commands.test_status(words, self.scene, state)
 
     def walk_math(self, node: Compound, state: State, stdin: str | None, want: bool) -> tuple[str | None, bool | None]:
         return "", None
@@ -323,6 +339,7 @@ class Walker:
             lambda script: self.script(script, state.copy(), None, True)[0],
             lambda script, direction: self.process(script, direction, state),
             self.scene.origin,
+            self.scene.moved,
         )
 
     def process(self, script: Script, direction: str, state: State) -> str:

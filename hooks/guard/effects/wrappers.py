@@ -7,6 +7,10 @@ from guard.shell.marks import UNKNOWN
 
 from .commands import Call, quote
 
+TYPE_CHECKING = False  # `typing` would be one more import
+if TYPE_CHECKING:
+    from .scene import State
+
 # options that take a value, by program; everything else with a dash is a flag
 VALUES = {
     "sudo": "-u -g -p -C -h -D -R -T -U -r -t --user --group --prompt --chdir --host",
@@ -81,7 +85,10 @@ RUNNER_VALUES = [
     "--package",
     "--only-group",
     "--refresh-package",
+    "--cwd",
+    "-C",
 ]
+FOLDERS = ("--directory", "--cwd", "--chdir", "-C", "-D")  # options that name the folder to run in
 
 
 def handle(call: Call) -> tuple[str | None, bool | None] | None:
@@ -139,8 +146,26 @@ def after_options(words: list[str], values: list[str]) -> list[str]:
     return words[k:]
 
 
+def folder(call: Call, word: str, following: str, state: State) -> State:
+    """The state in the folder that an option names: `--directory=x`, `--chdir x`, `-C x`."""
+    key, equals, value = word.partition("=")
+    if key not in FOLDERS and not (key == "--prefix" and call.name == "npm"):
+        return state
+    place = paths.normal(value if equals else following, state.cwd)
+    if paths.is_dir(place) or place in call.scene.made:  # else it is another option of that name
+        state = state.copy()
+        state.cwd = place
+    return state
+
+
+def folders(call: Call, words: list[str], state: State) -> State:
+    for word, following in zip(words, [*words[1:], ""]):
+        state = folder(call, word, following, state)
+    return state
+
+
 def sudo(call: Call, rest: list[str]) -> tuple[str | None, bool | None] | None:
-    state = call.state
+    state = folders(call, call.argv[1 : len(call.argv) - len(rest)], call.state)
     while rest and "=" in rest[0] and rest[0].split("=", 1)[0].isidentifier():
         rest = rest[1:]
     if any(word in ("-i", "-s") for word in call.argv[1:4]) and rest:
@@ -158,13 +183,9 @@ def env(call: Call) -> tuple[str | None, bool | None] | None:
             return call.shell(" ".join([words[k + 1], *map(quote, words[k + 2 :])]))
         if word.startswith("-S") and len(word) > 2:
             return call.shell(" ".join([word[2:], *map(quote, words[k + 1 :])]))
-        if word in ("-u", "--unset", "-C", "--chdir"):
-            if word in ("-C", "--chdir") and k + 1 < len(words):
-                state = state.copy()
-                state.cwd = paths.normal(words[k + 1], state.cwd)
-            k += 2
-        elif word[:1] == "-":
-            k += 1
+        if word[:1] == "-":
+            state = folder(call, words[k], "".join(words[k + 1 : k + 2]), state)
+            k += 2 if word in ("-u", "--unset", "-C", "--chdir") else 1
         elif "=" in word:
             name, _, value = word.partition("=")
             call.env = {**call.env, name: [value]}
@@ -181,13 +202,11 @@ def runner(call: Call) -> tuple[str | None, bool | None] | None:
     state = call.state
     k = 0
     while k < len(words) and words[k][:1] == "-":
-        if words[k] in ("--directory", "--cwd") and k + 1 < len(words):
-            state = state.copy()
-            state.cwd = paths.normal(words[k + 1], state.cwd)
+        state = folder(call, words[k], "".join(words[k + 1 : k + 2]), state)
         k += 2 if words[k] in RUNNER_VALUES and k + 1 < len(words) else 1
     words = words[k:]
     if not words or words[0] not in RUNNERS[name]:
-        return scripts(call, words) if name in ("npm", "pnpm", "yarn") else None
+        return scripts(call, words, state) if name in ("npm", "pnpm", "yarn") else None
     words = words[1:]
     if name == "uv" and words[:1] == ["run"] and call.argv[1] == "tool":
         words = words[1:]
@@ -201,9 +220,7 @@ def runner(call: Call) -> tuple[str | None, bool | None] | None:
             break
         if words[k] in ("-s", "--script"):
             script = True
-        if words[k] in ("--directory", "--cwd", "-C") and k + 1 < len(words):
-            state = state.copy()
-            state.cwd = paths.normal(words[k + 1], state.cwd)
+        state = folder(call, words[k], "".join(words[k + 1 : k + 2]), state)
         if words[k] in ("-c", "--call") and k + 1 < len(words):
             return call.shell(words[k + 1])
         k += 2 if words[k] in RUNNER_VALUES and k + 1 < len(words) else 1
@@ -236,21 +253,28 @@ def launch(call: Call, rest: list[str]) -> tuple[str | None, bool | None] | None
     return call.run(rest) if rest else None
 
 
-def scripts(call: Call, words: list[str]) -> tuple[str | None, bool | None] | None:
+def scripts(call: Call, words: list[str], state: State) -> tuple[str | None, bool | None] | None:
     """npm run NAME: the text in package.json."""
     if words[:1] in (["run"], ["run-script"]):
-        words = words[1:]
-    elif words[:1] != ["test"] and call.name != "yarn":
+        rest = after_options(words[1:], ["-w", "--workspace", "--prefix", "--filter", "-C"])
+        state = folders(call, words[1 : len(words) - len(rest)], state)
+        words = rest
+    elif words[:1] in (["test"], ["t"], ["start"], ["stop"]):
+        words = ["test" if words[0] == "t" else words[0]]
+    elif call.name == "npm":
         return None
-    text = call.scene.read("package.json", call.state) or ""
+    text = call.scene.read("package.json", state) or ""
     at = text.find('"scripts"')
     if at < 0 or not words:
         return None
     from guard.wire import loads
 
-    manifest = loads(text)
+    try:
+        manifest = loads(text)
+    except ValueError:
+        return None
     script = manifest.get("scripts", {}).get(words[0]) if isinstance(manifest, dict) else None
-    return call.shell(script) if isinstance(script, str) else None
+    return call.shell(script, state) if isinstance(script, str) else None
 
 
 def arch(call: Call) -> tuple[str | None, bool | None] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from guard import paths
+from guard.shell.nodes import Limit
 from guard.verdict import ASK, DENY, Finding, aside, said, short
 
 TYPE_CHECKING = False  # `typing` would be one more import
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from guard.world import World
 
 RULE = "artefacts"
+QUICK = (".zip", ".whl", ".tar")  # their names are listed without reading all of it
+MAX_ARCHIVE = 200_000_000  # bytes
 ENOUGH = 5  # findings; a message shows three
 KINDS = ("adapter", "checkpoint", "model", "cache", "extra")
 
@@ -127,10 +130,12 @@ def tool_write(world: World) -> list[Finding]:
 def unpacked(world: World, touch: Touch) -> list[Finding]:
     """An archive over weights: ask when its members, or the folder itself, say that weights would be replaced."""
     for folder in world.targets(touch):
-        members = archive_members(touch.to) if touch.to else None
+        if not holds(world, folder):
+            continue  # an archive is read only where there is something to lose
+        members = stripped(touch)
         hits = []
         if members is None:
-            if paths.is_dir(folder) and world.protected.holds_weights(folder):
+            if touch.tree or (paths.is_dir(folder) and world.protected.holds_weights(folder)):
                 hits = [folder]
         else:
             for member in members:
@@ -141,14 +146,30 @@ def unpacked(world: World, touch: Touch) -> list[Finding]:
             return [Finding(
                 ASK, RULE, f"{said(touch.by)} unpacks over {short(hits[0], world.cwd)}",
                 "files of the same name are replaced without a word",
-                "unpack into a new folder: `mkdir -p unpacked && tar -xf ARCHIVE -C unpacked`",
+                "use a new folder" + (": `mkdir -p unpacked && tar -xf ARCHIVE -C unpacked`" if touch.to else ""),
             )]  # fmt: skip
     return []
 
 
+def holds(world: World, folder: str) -> bool:
+    """Whether anything protected may lie in a folder."""
+    try:
+        return bool(world.protected.below(folder, 1))
+    except Limit:
+        return True
+
+
+def stripped(touch: Touch) -> list[str] | None:
+    """The names that unpacking makes below its folder, None when they aren't known."""
+    names = archive_members(touch.to) if touch.to else None
+    if names is None or not touch.strip:
+        return names
+    return ["/".join([part for part in name.split("/") if part][touch.strip :]) for name in names]  # "./" counts
+
+
 def archive_members(path: str) -> list[str] | None:
     """The names in a tar or zip file, None when it can't be read."""
-    if not paths.is_file(path):
+    if not paths.is_file(path) or (not path.endswith(QUICK) and paths.size(path) > MAX_ARCHIVE):
         return None
     try:
         if path.endswith((".zip", ".whl")):

@@ -37,11 +37,12 @@ def judge(world: World) -> list[Finding]:
                     ))  # fmt: skip
                 else:
                     findings.append(lost(world, touch, path, "overwrites"))
-    if world.tool == "Write" and paths.base(world.file).lower() in ("train.jsonl", "valid.jsonl", "test.jsonl"):
-        if not world.new.strip() and paths.size(world.file) > 0:
+    if world.file and paths.base(world.file).lower() in ("train.jsonl", "valid.jsonl", "test.jsonl"):
+        known = world.tool == "Write" or world.old.strip()  # a file too large to be read is not emptied by an edit
+        if known and not world.new.strip() and paths.size(world.file) > 0:
             name = short(world.file, world.cwd)
             findings.append(Finding(
-                DENY, RULE, f"Write would empty the data set {name}", "its rows would be lost",
+                DENY, RULE, f"{world.tool} would empty the data set {name}", "its rows would be lost",
                 aside(world.file, world.cwd),
             ))  # fmt: skip
     return findings[:4]

@@ -5,12 +5,17 @@ from __future__ import annotations
 from guard import paths, settings
 from guard.verdict import DENY, Finding, said, short
 
+from . import artefacts
+
 TYPE_CHECKING = False  # `typing` would be one more import
 if TYPE_CHECKING:
+    from guard.effects.scene import Touch
     from guard.world import World
 
 RULE = "guard"
-CHANGES = ("overwrite", "append", "edit", "delete", "move", "empty", "mode", "unpack")
+CHANGES = ("make", "overwrite", "append", "edit", "delete", "move", "empty", "mode", "unpack")
+GONE = ("delete", "move", "empty")
+SMALL = 5_000_000  # bytes of an archive whose names are read wherever it is unpacked
 JOB_ADVICE = "use the tools: list with `mlx-training jobs`, stop with stop_job"
 OWN_ADVICE = "tell the user what stands in the way; they can switch a rule off in .claude/mlx-training.yaml"
 
@@ -29,10 +34,11 @@ def judge(world: World) -> list[Finding]:
     for touch in world.scene.touches:
         if touch.op not in CHANGES or (touch.op == "append" and touch.path.startswith("/dev/")):
             continue
+        tree = touch.tree and touch.op != "unpack"
         for path in world.targets(touch):
-            what = own(world, path, root, touch.tree)
+            what = own(world, path, root, tree) or brought(world, touch, path) or (tree and held(world, path)) or ""
             if not what and settings_file(path):
-                text = touch.text if touch.text is not None else world.text
+                text = "" if touch.op in GONE else touch.text if touch.text is not None else world.text
                 what = (
                     "the hooks in"
                     if disables("" if touch.op == "append" else paths.read_text(path) or "", text)
@@ -59,7 +65,7 @@ def refusal(seen: str, what: str) -> Finding:
 def own(world: World, path: str, root: str, tree: bool) -> str:
     """Which part of ours a path is, or (for a deletion) holds."""
     for file in settings.files(world.project):
-        if path == paths.real(file):
+        if path == paths.real(file) or (tree and paths.exists(file) and paths.inside(paths.real(file), path)):
             return "the gate's settings"
     if paths.inside(path, world.protected.jobs) or (
         tree and paths.inside(world.protected.jobs, path) and paths.exists(world.protected.jobs)
@@ -74,6 +80,31 @@ def own(world: World, path: str, root: str, tree: bool) -> str:
         return "the gate's own data"
     if "/.claude/plugins/" in path and "mlx-training" in path:
         return "the gate itself"
+    return ""
+
+
+def brought(world: World, touch: Touch, path: str) -> str:
+    """Whether a copy, move, link or archive would bring settings of the gate to where they count."""
+    files = [file for file in map(paths.real, settings.files(world.project)) if paths.inside(file, path)]
+    found = False
+    if touch.op == "make":
+        sources = [touch.to.rstrip("/") + file[len(path) :] for file in files]
+        found = any(paths.exists(source) or source in world.scene.written for source in sources)
+    elif touch.op == "unpack" and files:
+        near = paths.base(path) == ".claude"
+        members = artefacts.stripped(touch) if near or 0 <= paths.size(touch.to) < SMALL else []
+        found = near if members is None else any(paths.normal(name, path) in files for name in members)
+    return "the gate's settings" if found else ""
+
+
+def held(world: World, path: str) -> str:
+    """Whether a folder that goes holds settings of Claude Code that name this plugin."""
+    for file in settings.files(world.project):
+        folder = paths.real(paths.parent(file))
+        for name in paths.listing(folder) if paths.inside(folder, path) else []:
+            inner = paths.join(folder, name)
+            if settings_file(inner) and "mlx-training" in (paths.read_text(inner) or ""):
+                return "the hooks in"
     return ""
 
 

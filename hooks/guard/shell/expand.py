@@ -43,9 +43,11 @@ class Expander:
         substitute: Callable[[Script], str | None],
         process: Callable[[Script, str], str],
         origin: Callable[[str], str],
+        moved: dict[str, str],
     ) -> None:
         self.state = state
         self.origin = origin
+        self.moved = moved
         self.substitute = substitute
         self.process = process
 
@@ -221,13 +223,24 @@ class Expander:
         return out
 
     def globbed(self, pattern: str) -> list[str]:
-        """The matches on the disk; a folder that this very command moved or linked is looked up where it lies now."""
-        head, slash, rest = pattern.partition("/")
-        if slash and head and not has_glob(head):
-            now = self.origin(paths.normal(head, self.state.cwd) + "/")
-            if now != paths.normal(head, self.state.cwd) + "/":
-                return globs.expand(now.rstrip("/") + "/" + rest, self.state.cwd)
-        return globs.expand(pattern, self.state.cwd)
+        """The matches on the disk; what this very command moved, linked or mounted is looked up where it lies now."""
+        cwd = self.state.cwd
+        if not self.moved:
+            return globs.expand(pattern, cwd)
+        parts = pattern.split("/")
+        literal = next(k for k, part in enumerate(parts) if has_glob(part))
+        rest = parts[literal:]
+        folder = paths.normal(plain("/".join(parts[:literal])) or ("/" if literal else "."), cwd).rstrip("/")
+        now = self.origin(folder + "/").rstrip("/")
+        found = globs.expand(pattern if now == folder else now + "/" + "/".join(rest), cwd)
+        for key, place in self.moved.items():
+            below = key[len(folder) + 1 :].split("/")
+            if key == folder or key[-1] == "/" or not key.startswith(folder + "/") or len(below) > len(rest):
+                continue
+            if all(globs.matches(name, part) for name, part in zip(below, rest)):
+                more = rest[len(below) :]
+                found += globs.expand("/".join([place, *more]), cwd) if more else [key]
+        return found
 
     def tilde(self, encoded: str) -> str:
         head, slash, rest = encoded[1:].partition("/")

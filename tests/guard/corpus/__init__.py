@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 SUBJECTS = (
     "artefacts", "data_sets", "evasions", "python_code", "platform", "one_training", "running_jobs", "machine", "hub", "remote_code",
-    "secrets", "guard_itself", "plain_work", "walking", "files",
+    "secrets", "guard_itself", "plain_work", "walking", "programs", "files",
 )  # fmt: skip
 
 

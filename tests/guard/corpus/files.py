@@ -1,8 +1,15 @@
 """The file tools: (tool, input). `{root}`, `{home}` and `{plugin}` as in the shell cases."""
 
+import json
+
+from tests.guard.tree import ROW
+
 from .secrets import HF, SK, WB
 
 GOOD = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}\n'
+
+
+VALID = "".join(json.dumps({**ROW, "n": number}) + "\n" for number in (1, 11))
 
 
 def write(path: str, content: str) -> tuple[str, dict[str, str]]:
@@ -41,6 +48,8 @@ DENY = [
     write("new/train.jsonl", '{"messages": [{"from": "human", "value": "q"}]}\n'),
     write("new/train.jsonl", '{"text": ""}\n'),
     write("data/train.jsonl", ""),
+    edit("data/valid.jsonl", VALID, ""),
+    ("MultiEdit", {"file_path": "{root}/data/valid.jsonl", "edits": [{"old_string": VALID.strip(), "new_string": ""}]}),
     edit("data/train.jsonl", '"role": "assistant"', '"role": "bot"'),
     edit("data/train.jsonl", '"messages"', '"message"'),
     (
