@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.guard import test_truth
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -54,6 +56,7 @@ def claims() -> list[tuple[str, str]]:
         ("README.md", f"({first['cases'] + second['cases']:,} cases"),
         ("docs/gate.md", f"has {first['cases']:,} cases ({harmless} harmless)"),
         ("docs/gate.md", f"{second['cases']} more ({second['cases'] - second['harmful']} harmless)"),
+        ("docs/gate.md", f"The labels of {len(test_truth.CASES)} shell cases"),
         ("docs/gate.md", latency("unrelated")),
         ("docs/gate.md", latency("parsed")),
         ("docs/benchmark.md", f"in {few} of simulated benchmarks of 20 rows, {more} of 40, {many} of 100"),
