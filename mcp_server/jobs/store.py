@@ -176,6 +176,22 @@ def get(job_id: str) -> JobFolder:
     return JobFolder(path)
 
 
+def owner_of(checkpoint: Path) -> str | None:
+    """The id of the job in whose folder ``checkpoint`` lies or lay; None for one that was taken elsewhere."""
+    job = checkpoint.resolve().parent.parent
+    return job.name if job.parent == jobs_folder().resolve() else None
+
+
+def first_of(job_id: str) -> str:
+    """The job that a run began with, which ``job_id`` may be a resume of: a run and its resumes have it in common."""
+    while (begun_at := (read_json(jobs_folder() / job_id / "spec.json") or {}).get("resume_from")) is not None:
+        before = owner_of(Path(begun_at))
+        if before is None:
+            break
+        job_id = before
+    return job_id
+
+
 def _is_dir(path: Path) -> bool:
     try:
         return path.is_dir()

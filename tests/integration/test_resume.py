@@ -91,6 +91,29 @@ async def test_stopped_run_is_continued_through_the_tool_and_its_old_adapter_kep
     assert (project / "adapters/test/adapters.safetensors").read_bytes() != first
 
 
+def test_continuation_never_takes_the_place_of_another_runs_adapter_unasked(project: Path):
+    """A paused run has published nothing, so the name of its adapter is free and another run may have taken it since."""
+    paused = run(**training(iters=400, steps_per_report=1, val_batches=0))
+    while exactness.steps(paused) < 4:
+        assert not paused.state().finished
+    service.ask_to_stop(paused, "pause")
+    assert finish(paused) == "paused"
+    checkpoint = paused.last_checkpoint()
+    assert checkpoint is not None
+    other = run(**training(iters=2, val_batches=0, seed=9))
+    assert finish(other) == "completed", other.state().why
+    dear = weights(other)
+    longer = {"resume": paused.job_id, "iters": int(checkpoint.name) + 2}
+    with pytest.raises(PathError, match=f"holds the adapter of {other.job_id} by now"):
+        run(**longer)
+    assert weights(other) == dear
+    first = run(**longer, overwrite=True)
+    assert finish(first) == "completed", first.state().why
+    assert [file.read_bytes() for file in (project / "adapters/test/previous").glob("*/adapters.safetensors")] == [dear]
+    again = run(**longer)
+    assert finish(again) == "completed", "what a continuation published is the run's own"
+
+
 def test_more_iterations_may_be_added_to_a_finished_run(project: Path):
     chosen = options("lora", "adam", lr_schedule=None, warmup=0, iters=8)
     short = run(**chosen, adapter_path="adapters/short")
