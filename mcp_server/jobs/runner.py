@@ -168,6 +168,8 @@ class Runner:
         """The locked descriptor, or None when the job ended while it waited."""
         ticket = Ticket(self._folder.job_id)
         self._record(JobState(status="queued", runner=self._me))
+        if self._folder.stop_request.exists():  # asked for before anybody knew whom to tell
+            self._stop_asked_at = time.monotonic()
         path = str(settings.home() / "gpu.lock")
         try:
             while True:

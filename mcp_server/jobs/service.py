@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from mcp_server.jobs.cleanup import clean
 from mcp_server.jobs.events import tail
 from mcp_server.jobs.files import write_json
 from mcp_server.jobs.pace import seconds_left
+from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.store import JobFolder, JobSpec, JobState, Kind, Status
 from mcp_server.jobs.world import World
 from mcp_server.platform import interpreter
@@ -98,6 +100,8 @@ def start(
 
 def _spawn(folder: JobFolder) -> None:
     with folder.runner_log.open("ab") as log:
+        # Launcher and runner inherit the file, so it is locked exactly as long as one of them lives (``_alive``).
+        fcntl.flock(log, fcntl.LOCK_EX)
         launcher = subprocess.Popen(
             launch.command(sys.executable, "mcp_server.jobs.runner", str(folder.path)),
             stdin=subprocess.DEVNULL,
@@ -158,13 +162,13 @@ def sweep() -> None:
 def reconcile(folder: JobFolder) -> JobState:
     """The job's true state: what is recorded, unless everything that could have recorded more is dead."""
     state = folder.state()
-    if state.finished or _alive(state):
+    if state.finished or _alive(folder, state):
         return state
     if state.runner is None and time.time() - folder.spec().created < _START_SECONDS:
         return state  # its runner is just being started
     # The runner may have written its last word between the two looks.
     state = folder.state()
-    if state.finished or _alive(state):
+    if state.finished or _alive(folder, state):
         return state
     final = state.model_copy(update={"ended": time.time(), **_verdict(folder, state)})
     clean(folder.spec())
@@ -173,8 +177,18 @@ def reconcile(folder: JobFolder) -> JobState:
     return final
 
 
-def _alive(state: JobState) -> bool:
-    return any(process is not None and process.alive() for process in (state.runner, state.worker))
+def _alive(folder: JobFolder, state: JobState) -> bool:
+    """Whether a process of the job lives, be it recorded or not: a full disk, a clock that is set, a slow start or a runner
+    killed between two records leave none, or those of an earlier worker."""
+    if any(process is not None and process.alive() for process in (state.runner, state.worker)):
+        return True
+    return lock.is_held(str(folder.runner_log)) or bool(_held_by(folder))
+
+
+def _held_by(folder: JobFolder) -> dict[str, object]:
+    """What the machine's lock says of its holder, if that is this job."""
+    holder = lock.read_holder(str(settings.home() / "gpu.lock")) or {}
+    return holder if holder.get("job_id") == folder.job_id else {}
 
 
 def _verdict(folder: JobFolder, state: JobState) -> dict[str, Any]:
@@ -226,13 +240,23 @@ def ask_to_stop(folder: JobFolder, action: StopAction) -> bool:
 
     False when it has already ended.
     """
-    state = reconcile(folder)
-    if state.finished:
+    if reconcile(folder).finished:
         return False
     write_json(folder.stop_request, {"action": action, "time": time.time()})
+    state = folder.state()  # after the request: a runner that records itself later looks for one then
     if state.runner is not None and state.runner.send(signal.SIGTERM):
         return True
-    # The runner was killed: its worker is told directly.
-    if state.worker is not None:
-        return state.worker.send(signal.SIGKILL if action == "kill" else signal.SIGTERM)
-    return False
+    worker = _worker(folder, state)
+    if worker is not None:  # its runner was killed: it is told directly
+        return worker.send(signal.SIGKILL if action == "kill" else signal.SIGTERM)
+    return lock.is_held(str(folder.runner_log))
+
+
+def _worker(folder: JobFolder, state: JobState) -> ProcessIdentity | None:
+    """The live worker, as recorded, else as the lock says."""
+    if state.worker is not None and state.worker.alive():
+        return state.worker
+    pid = _held_by(folder).get("pid")
+    with contextlib.suppress(ProcessLookupError):
+        return ProcessIdentity.of(pid) if isinstance(pid, int) else None
+    return None

@@ -145,8 +145,9 @@ def create(spec: JobSpec) -> JobFolder:
         raise _unwritable(path, error) from error
     folder = JobFolder(path)
     try:
-        write_json(path / "spec.json", spec.model_dump())
         folder.write_state(JobState(status="queued"))
+        # Last: a folder without it is no job yet, and one without a state would be listed as lost.
+        write_json(path / "spec.json", spec.model_dump())
     except OSError as error:
         remove(folder)
         raise _unwritable(path, error) from error
