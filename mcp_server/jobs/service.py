@@ -27,6 +27,7 @@ from mcp_server.platform import interpreter
 
 IfBusy = Literal["queue", "refuse"]
 _START_SECONDS = 10.0
+_LAUNCH_SECONDS = 60.0
 _BUSY_REMEDY = "wait for it, stop it with stop_job, or call with if_busy='queue'"
 
 
@@ -99,19 +100,33 @@ def start(
 
 
 def _spawn(folder: JobFolder) -> None:
-    with folder.runner_log.open("ab") as log:
-        # Launcher and runner inherit the file, so it is locked exactly as long as one of them lives (``_alive``).
-        fcntl.flock(log, fcntl.LOCK_EX)
-        launcher = subprocess.Popen(
-            launch.command(sys.executable, "mcp_server.jobs.runner", str(folder.path)),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=launch.environment() | {"MLX_TRAINING_HOME": str(settings.home())},
-            cwd=settings.home(),
-            start_new_session=True,
-        )
-    if launcher.wait(timeout=60) != 0:
+    try:
+        with folder.runner_log.open("ab") as log:
+            # Launcher and runner inherit the file, so it is locked exactly as long as one of them lives (``_alive``).
+            fcntl.flock(log, fcntl.LOCK_EX)
+            launcher = subprocess.Popen(
+                launch.command(sys.executable, "mcp_server.jobs.runner", str(folder.path)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=launch.environment() | {"MLX_TRAINING_HOME": str(settings.home())},
+                cwd=settings.home(),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise JobError(
+            f"the job's runner could not be started in {folder.path}: {error.strerror or error}; "
+            "free disk space or memory and start it again"
+        ) from error
+    try:
+        code = launcher.wait(timeout=_LAUNCH_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        launcher.kill()
+        launcher.wait()
+        raise JobError(
+            f"the job's runner did not start in {_LAUNCH_SECONDS:g} s; the machine is too busy, start it again later"
+        ) from error
+    if code != 0:
         text = folder.runner_log.read_text(encoding="utf-8", errors="replace").strip()[-500:]
         raise JobError(f"the job's runner could not be started: {text}")
 
@@ -238,18 +253,35 @@ StopAction = Literal["stop", "pause", "kill"]
 def ask_to_stop(folder: JobFolder, action: StopAction) -> bool:
     """Ask a live job to end: with a last checkpoint and its adapter, with a checkpoint alone, or at once.
 
-    False when it has already ended.
+    False when it has already ended. Raises JobError for a pause that a full disk keeps from being recorded.
     """
     if reconcile(folder).finished:
         return False
-    write_json(folder.stop_request, {"action": action, "time": time.time()})
+    recorded = _record_request(folder, action)
     state = folder.state()  # after the request: a runner that records itself later looks for one then
-    if state.runner is not None and state.runner.send(signal.SIGTERM):
-        return True
-    worker = _worker(folder, state)
-    if worker is not None:  # its runner was killed: it is told directly
-        return worker.send(signal.SIGKILL if action == "kill" else signal.SIGTERM)
-    return lock.is_held(str(folder.runner_log))
+    told = state.runner is not None and state.runner.send(signal.SIGTERM)
+    # Told directly when its runner was killed, or can't read that this is no gentle stop.
+    if not told or (action == "kill" and not recorded):
+        worker = _worker(folder, state)
+        told |= worker is not None and worker.send(signal.SIGKILL if action == "kill" else signal.SIGTERM)
+    return told or lock.is_held(str(folder.runner_log))
+
+
+def _record_request(folder: JobFolder, action: StopAction) -> bool:
+    """Whether ``action`` could be recorded. A signal without a request means stop, so that works on a full disk too: jobs are
+    what fills it."""
+    try:
+        write_json(folder.stop_request, {"action": action, "time": time.time()})
+    except OSError as error:
+        if action == "pause":
+            raise JobError(
+                f"the pause of job {folder.job_id} can't be recorded in {folder.path}: {error.strerror or error}; "
+                "free disk space and pause again, or stop it, which needs no record"
+            ) from error
+        with contextlib.suppress(OSError):
+            folder.stop_request.unlink(missing_ok=True)  # what was asked for before
+        return False
+    return True
 
 
 def _worker(folder: JobFolder, state: JobState) -> ProcessIdentity | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import psutil
@@ -131,6 +134,20 @@ def test_start_whose_runner_does_not_start_leaves_nothing(tmp_path: Path, monkey
         )
     assert list(store.all_folders()) == []
     assert not scratch.exists()
+
+
+def test_start_whose_launcher_hangs_is_refused_in_words_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    hangs = tmp_path / "python"
+    hangs.write_text(f'#!/bin/sh\necho $$ > "{tmp_path}/pid"\nexec sleep 60\n')
+    hangs.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(hangs))
+    monkeypatch.setattr(service, "_LAUNCH_SECONDS", 1.0)
+    with pytest.raises(JobError, match="did not start in 1 s"):
+        service.start("train", TrainingOptions(model="m", data="d"), job_id="train-x", python=Path("python"))
+    assert list(store.all_folders()) == []
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
 def test_worker_is_not_given_the_keys_of_claude_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -268,6 +285,38 @@ def test_forced_stop_after_a_gentle_one_does_not_wait(tmp_path: Path):
     folder = stubborn(tmp_path, 600.0, 600.0)
     service.ask_to_stop(folder, "stop")
     wait_until((folder.path / "asked").exists, "the request")
+    service.ask_to_stop(folder, "kill")
+    wait_until(lambda: service.reconcile(folder).finished, "the kill", seconds=30)
+
+
+@contextlib.contextmanager
+def full_disk() -> Generator[None]:
+    """Nothing that this process writes fits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("action", ["stop", "kill"])
+def test_job_is_stopped_on_a_full_disk(tmp_path: Path, action: service.StopAction):
+    """A pause that was asked for before is not what a stop means."""
+    folder = stubborn(tmp_path, 600.0 if action == "kill" else 0.5, 600.0)
+    (folder.path / "stop.json").write_text('{"action": "pause"}')
+    with full_disk():
+        assert service.ask_to_stop(folder, action)
+    wait_until(lambda: service.reconcile(folder).finished, "the end", seconds=30)
+    assert folder.state().status == "cancelled"
+    assert not folder.stop_request.exists()
+
+
+def test_pause_that_can_not_be_recorded_says_so_and_the_job_goes_on(tmp_path: Path):
+    folder = stubborn(tmp_path, 0.5, 600.0)
+    with full_disk(), pytest.raises(JobError, match=r"pause of job train-x can't be recorded .*File too large"):
+        service.ask_to_stop(folder, "pause")
+    assert service.reconcile(folder).status == "working" and not (folder.path / "asked").exists()
     service.ask_to_stop(folder, "kill")
     wait_until(lambda: service.reconcile(folder).finished, "the kill", seconds=30)
 
