@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from mcp_server.platform import interpreter
 IfBusy = Literal["queue", "refuse"]
 _START_SECONDS = 10.0
 _LAUNCH_SECONDS = 60.0
+_TARGETS: dict[Kind, str] = {"train": "adapter_path", "convert": "mlx_path", "fuse": "save_path"}  # what a kind makes
 _BUSY_REMEDY = "wait for it, stop it with stop_job, or call with if_busy='queue'"
 
 
@@ -62,7 +64,8 @@ def start(
     resume_from: Path | None = None,
     world: World | None = None,
 ) -> JobFolder:
-    """Make a job and set it going in a process of its own. Raises BusyError when busy and told not to wait.
+    """Make a job and set it going in a process of its own. Raises BusyError when busy and told not to wait, JobError when
+    another job that works or waits makes the same folder.
 
     ``python`` runs the worker, by default the interpreter that has mlx-lm. Kinds in ``store.SKIPS_LINE`` start at once.
     When it raises, the job's folder, ``scratch`` and an empty ``reserved`` are gone again.
@@ -81,12 +84,13 @@ def start(
         world=world,
         options=options.model_dump(mode="json"),
     )
-    sweep()
     folder: JobFolder | None = None
     try:
         if if_busy == "refuse" and kind not in store.SKIPS_LINE and (busy := holder_text()):
             raise BusyError(f"{busy}; {_BUSY_REMEDY}")
-        folder = store.create(spec)
+        with store.creating():
+            _check_target(spec, sweep())
+            folder = store.create(spec)
         _spawn(folder)
         state = _wait_until_settled(folder)
         if state.status == "cancelled" and state.why == store.REFUSED:
@@ -167,11 +171,37 @@ def holder_text() -> str | None:
     return f"job {waiting[0]} is about to run" if waiting else None
 
 
-def sweep() -> None:
-    """Record the end of every job that died without a word, which removes what it left half made."""
+def sweep() -> list[JobFolder]:
+    """Record the end of every job that died without a word, which removes what it left half made. The others that live."""
+    living: list[JobFolder] = []
     for folder in store.all_folders():
         with contextlib.suppress(JobError):  # one damaged folder must not keep others from starting
-            reconcile(folder)
+            if not reconcile(folder).finished:
+                living.append(folder)
+    return living
+
+
+def _check_target(spec: JobSpec, living: list[JobFolder]) -> None:
+    """Raise JobError when a job that works or waits already makes what ``spec`` would: the work would be done twice."""
+    target = _target(spec)
+    if target is None:
+        return
+    for folder in living:
+        with contextlib.suppress(JobError):  # as in sweep
+            if _target(folder.spec()) == target:
+                break
+    else:
+        return
+    raise JobError(
+        f"job {folder.job_id}, which is {folder.state().status}, already makes {target}; wait for it, stop it with "
+        f"stop_job, or give another {_TARGETS[spec.kind]}"
+    )
+
+
+def _target(spec: JobSpec) -> str | None:
+    """The folder that the job makes, where it makes one."""
+    path = spec.options.get(_TARGETS.get(spec.kind, ""))
+    return os.path.realpath(path) if isinstance(path, str) else None
 
 
 def reconcile(folder: JobFolder) -> JobState:

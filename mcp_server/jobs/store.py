@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,9 +140,8 @@ def new_id(kind: Kind) -> str:
 def create(spec: JobSpec) -> JobFolder:
     """Make the folder of a new job in state ``queued``. On failure nothing is left. Raises PathError when it can't be written."""
     path = jobs_folder() / spec.job_id
+    _make_jobs_folder()
     try:
-        settings.home().mkdir(mode=0o700, parents=True, exist_ok=True)
-        jobs_folder().mkdir(mode=0o700, exist_ok=True)  # logs and rows are not for this machine's other users
         path.mkdir()
     except OSError as error:
         raise _unwritable(path, error) from error
@@ -152,6 +154,26 @@ def create(spec: JobSpec) -> JobFolder:
         remove(folder)
         raise _unwritable(path, error) from error
     return folder
+
+
+@contextlib.contextmanager
+def creating() -> Generator[None]:
+    """From a look at the other jobs to the creation of one: no other start may be between the two. Raises PathError."""
+    _make_jobs_folder()
+    descriptor = os.open(jobs_folder(), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_jobs_folder() -> None:
+    try:
+        settings.home().mkdir(mode=0o700, parents=True, exist_ok=True)
+        jobs_folder().mkdir(mode=0o700, exist_ok=True)  # logs and rows are not for this machine's other users
+    except OSError as error:
+        raise _unwritable(jobs_folder(), error) from error
 
 
 def _unwritable(path: Path, error: OSError) -> PathError:

@@ -19,7 +19,7 @@ from mcp_server.training.request import TrainingRequest, resolve
 from mcp_server.training.start import start_training
 from tests import exactness
 from tests.exactness import finish, kill_after, losses, options, run, run_with_kills, weights
-from tests.helpers import call, end_of, in_short, training
+from tests.helpers import call, end_of, in_short, refusal, training
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
 
@@ -112,6 +112,19 @@ def test_continuation_never_takes_the_place_of_another_runs_adapter_unasked(proj
     assert [file.read_bytes() for file in (project / "adapters/test/previous").glob("*/adapters.safetensors")] == [dear]
     again = run(**longer)
     assert finish(again) == "completed", "what a continuation published is the run's own"
+
+
+@pytest.mark.anyio
+async def test_continue_that_is_asked_for_twice_trains_once(client: Client, project: Path):
+    """Two sessions do so, and so does a client that calls again when an answer took long."""
+    started = await call(client, "start_lora_training", **training(iters=4000, steps_per_report=1, val_batches=0))
+    await call(client, "read_training_log", job_id=started["job_id"], wait_seconds=60, until="any")
+    await call(client, "stop_job", job_id=started["job_id"], action="pause")
+    going = await call(client, "stop_job", job_id=started["job_id"], action="continue")
+    text = await refusal(client, "stop_job", job_id=started["job_id"], action="continue")
+    assert f"job {going['job_id']}, which is " in text and "already makes" in text
+    assert len((await call(client, "list_jobs"))["jobs"]) == 2
+    await call(client, "stop_job", job_id=going["job_id"], action="kill")
 
 
 def test_more_iterations_may_be_added_to_a_finished_run(project: Path):

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import BaseModel
 
 from mcp_server import launch
+from mcp_server.conversion.options import ConvertOptions, FuseOptions
 from mcp_server.errors import JobError
 from mcp_server.jobs import lock, queue, service, store
 from mcp_server.jobs.death import describe_death, was_out_of_memory
@@ -134,6 +136,34 @@ def test_start_whose_runner_does_not_start_leaves_nothing(tmp_path: Path, monkey
         )
     assert list(store.all_folders()) == []
     assert not scratch.exists()
+
+
+@pytest.mark.parametrize("kind", ["train", "convert", "fuse"])
+def test_folder_that_a_living_job_makes_is_not_made_by_another_as_well(kind: store.Kind, tmp_path: Path):
+    """One waits in line, however it is asked for a second time; when it has ended the folder may be made anew."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nwhile [ ! -e "$4/go" ]; do sleep 0.05; done\n')
+    python.chmod(0o755)
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    def start(job_id: str, path: Path) -> JobFolder:
+        options: dict[store.Kind, BaseModel] = {
+            "train": TrainingOptions(model="m", data="d", adapter_path=str(path)),
+            "convert": ConvertOptions(model="m", mlx_path=str(path)),
+            "fuse": FuseOptions(adapter_path="/a", save_path=str(path)),
+        }
+        return service.start(kind, options[kind], job_id=f"{kind}-{job_id}", python=python)
+
+    first, waiting = start("one", tmp_path / "one"), start("two", tmp_path / "two")
+    with pytest.raises(JobError, match=f"job {kind}-two, which is queued, already makes .*two; .* stop_job"):
+        start("three", tmp_path / "link/two")
+    assert sorted(folder.job_id for folder in store.all_folders()) == [f"{kind}-one", f"{kind}-two"]
+    service.ask_to_stop(waiting, "stop")
+    wait_until(lambda: service.reconcile(waiting).finished, "it to leave the line")
+    last = start("three", tmp_path / "link/two")
+    for job in (first, last):
+        (job.path / "go").touch()
+        wait_until(lambda job=job: service.reconcile(job).finished, "the end")
 
 
 def test_start_whose_launcher_hangs_is_refused_in_words_and_leaves_no_process(
