@@ -413,6 +413,46 @@ def test_somebody_who_only_looks_at_the_lock_is_no_reason_to_refuse(tmp_path: Pa
     assert state.why != store.REFUSED
 
 
+METAL = "libc++abi: terminating due to uncaught exception of type std::runtime_error: [METAL] Command buffer execution failed: "
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "cause"),
+    [
+        (-signal.SIGABRT, f"{METAL}Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)", "out-of-memory"),
+        (-signal.SIGABRT, f"{METAL}(0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)", "gpu-watchdog"),
+        (-signal.SIGSEGV, "step 3", None),
+        (-signal.SIGKILL, f"{METAL}Insufficient Memory", None),
+    ],
+)  # fmt: skip
+def test_abort_says_why_before_it_ends_the_process(tmp_path: Path, code: int, said: str, cause: str | None):
+    """A kill from outside does not: what the worker had said is not its reason."""
+    (tmp_path / "job.log").write_text(f"step 2\n{said}\n")
+    outcome = describe_death(JobFolder(tmp_path), code, False, False)
+    assert outcome.cause == cause
+    assert (said in (outcome.why or "")) is (code != -signal.SIGKILL)
+
+
+def test_abort_for_want_of_memory_is_tried_again_and_its_words_are_not_those_of_the_next_attempt(tmp_path: Path):
+    python = tmp_path / "python"
+    python.write_text(
+        """#!/bin/sh
+if [ ! -e "$4/aborted" ]; then
+    touch "$4/aborted"
+    echo "what():  [malloc_or_wait] Unable to allocate 9 bytes." >&2
+    kill -ABRT $$
+fi
+kill -SEGV $$
+"""
+    )
+    python.chmod(0o755)
+    options = TrainingOptions(model="m", data="d", batch_size=4, auto_recover=True)
+    folder = service.start("train", options, job_id="train-x", python=python)
+    state = wait_until(lambda: (found := service.reconcile(folder)).finished and found, "the end")
+    assert state.status == "failed" and "SIGSEGV" in (state.why or "") and "allocate" not in (state.why or "")
+    assert len(read(folder).rungs) == 1
+
+
 def test_last_words_about_memory_are_understood(tmp_path: Path):
     (tmp_path / "job.log").write_text("terminate called\nRuntimeError: [metal::malloc] Unable to allocate 9 bytes\n")
     assert describe_death(JobFolder(tmp_path), 1, False, False).cause == "out-of-memory"
