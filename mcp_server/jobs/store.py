@@ -160,7 +160,10 @@ def create(spec: JobSpec) -> JobFolder:
 def creating() -> Generator[None]:
     """From a look at the other jobs to the creation of one: no other start may be between the two. Raises PathError."""
     _make_jobs_folder()
-    descriptor = os.open(jobs_folder(), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        descriptor = os.open(settings.home() / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unwritable(jobs_folder(), error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
