@@ -34,9 +34,13 @@ def describe_death(folder: JobFolder, code: int, stop_asked: bool, out_of_memory
         if out_of_memory:
             why = f"out of memory: the system killed the worker{checkpoint_text(folder)}; {remedy('out-of-memory')}"
             return Outcome(status="failed", why=why, cause="out-of-memory")
-        return Outcome(status="failed", why=f"the worker was killed by {name}{checkpoint_text(folder)}")
+        if code == -signal.SIGKILL:
+            return Outcome(status="failed", why=f"the worker was killed by {name}{checkpoint_text(folder)}")
+        ended = f"was killed by {name}"  # not always from outside: an abort says why before it ends the process
+    else:
+        ended = f"ended with exit code {code}"
     last = last_line(folder.log)
-    why = f"the worker ended with exit code {code}: {last}{checkpoint_text(folder)}"
+    why = f"the worker {ended}: {last}{checkpoint_text(folder)}"
     return Outcome(status="failed", why=why, cause=kind_of_failure(last))
 
 

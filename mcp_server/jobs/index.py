@@ -37,7 +37,8 @@ class JobList(BaseModel):
 def newest(limit: int) -> JobList:
     """The newest ``limit`` jobs with their true states.
 
-    Only jobs that had not ended when last looked at are looked at again; that is also the reconciliation at start.
+    Only jobs that had not ended when last looked at are looked at again; that is also the reconciliation at start. ``lost``
+    is a conclusion and no record of an end: should the job have lived after all, the next look finds it.
     """
     try:
         with _open() as database:
@@ -92,7 +93,12 @@ def _refresh(database: sqlite3.Connection) -> None:
             continue  # no readable spec: nothing to list
         database.execute(
             "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?)",
-            (view.job_id, view.created, view.status in store.TERMINAL, view.model_dump_json()),
+            (
+                view.job_id,
+                view.created,
+                view.status in store.TERMINAL and view.status != "lost",
+                view.model_dump_json(),
+            ),
         )
     for job_id in known.keys() - present:
         database.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))

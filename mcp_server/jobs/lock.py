@@ -39,6 +39,18 @@ def write_holder(descriptor: int, holder: dict[str, object]) -> None:
         return
 
 
+def is_held(path: str) -> bool:
+    """Whether a living process holds a lock on the file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return _held(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def read_holder(path: str) -> dict[str, object] | None:
     """Who holds the lock: None when nobody does, an empty dict when the holder has not said yet."""
     try:
@@ -46,12 +58,8 @@ def read_holder(path: str) -> dict[str, object] | None:
     except OSError:
         return None
     try:
-        try:
-            # A shared lock that is taken for a moment and given back: it fails exactly while somebody holds the lock.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        if not _held(descriptor):
             return None
-        except BlockingIOError:
-            pass
         try:
             holder = json.loads(os.pread(descriptor, 65536, 0))
         except ValueError:
@@ -59,3 +67,12 @@ def read_holder(path: str) -> dict[str, object] | None:
         return holder if isinstance(holder, dict) else {}
     finally:
         os.close(descriptor)
+
+
+def _held(descriptor: int) -> bool:
+    # A shared lock that is taken for a moment and given back: it fails exactly while somebody holds the lock.
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    return False

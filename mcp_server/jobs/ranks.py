@@ -207,14 +207,15 @@ class Ranks:
             what = f"waited in vain for the others; {_LOOK}"
         elif culprit.lost_connection:
             what = f"was lost: ssh ended with exit code 255 ({last_line(culprit.log)})"
-        elif code < 0:
-            what = f"was killed by {signal.Signals(-code).name}"
-            if code == -signal.SIGKILL and was_out_of_memory(self._folder, kills_before):
+        elif code == -signal.SIGKILL:
+            what = "was killed by SIGKILL"
+            if was_out_of_memory(self._folder, kills_before):
                 cause = "out-of-memory"
                 what += f" for want of memory ({remedy(cause)})"
         else:
             said = last_line(culprit.log)
-            what, cause = f"ended with exit code {code}: {said}", kind_of_failure(said)
+            ended = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            what, cause = f"{ended}: {said}", kind_of_failure(said)
         self._folder.write_outcome(Outcome(status="failed", why=f"{name} {what}; {others}{left}", cause=cause))
 
     def _culprit(self) -> Rank:

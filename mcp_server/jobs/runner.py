@@ -168,6 +168,8 @@ class Runner:
         """The locked descriptor, or None when the job ended while it waited."""
         ticket = Ticket(self._folder.job_id)
         self._record(JobState(status="queued", runner=self._me))
+        if self._folder.stop_request.exists():  # asked for before anybody knew whom to tell
+            self._stop_asked_at = time.monotonic()
         path = str(settings.home() / "gpu.lock")
         try:
             while True:
@@ -213,11 +215,14 @@ class Runner:
         (self._folder.path / "outcome.json").unlink(missing_ok=True)
         held = () if descriptor is None else (descriptor,)
         environment = without_engine(os.environ) | {"PYTHONUNBUFFERED": "1"}
-        saving = bool(recovery.read(self._folder).rungs)
-        environment |= worker_environment(self._spec.kind, self._spec.options, os.environ, saving=saving)
+        rungs = recovery.read(self._folder).rungs
+        environment |= worker_environment(self._spec.kind, self._spec.options, os.environ, saving=bool(rungs))
         if descriptor is not None:
             environment["MLX_TRAINING_LOCK_FD"] = str(descriptor)
-        with self._folder.log.open("ab") as log:
+        with self._folder.log.open("ab", buffering=0) as log:
+            if rungs:  # what the attempt before said last must not be taken for this one's
+                with contextlib.suppress(OSError):
+                    log.write(f"[{time.strftime('%H:%M:%S')}] starts with {rungs[-1]}\n".encode())
             return subprocess.Popen(
                 self._command(),
                 stdin=subprocess.DEVNULL,

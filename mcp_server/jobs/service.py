@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -19,12 +21,15 @@ from mcp_server.jobs.cleanup import clean
 from mcp_server.jobs.events import tail
 from mcp_server.jobs.files import write_json
 from mcp_server.jobs.pace import seconds_left
+from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.store import JobFolder, JobSpec, JobState, Kind, Status
 from mcp_server.jobs.world import World
 from mcp_server.platform import interpreter
 
 IfBusy = Literal["queue", "refuse"]
 _START_SECONDS = 10.0
+_LAUNCH_SECONDS = 60.0
+_TARGETS: dict[Kind, str] = {"train": "adapter_path", "convert": "mlx_path", "fuse": "save_path"}  # what a kind makes
 _BUSY_REMEDY = "wait for it, stop it with stop_job, or call with if_busy='queue'"
 
 
@@ -59,7 +64,8 @@ def start(
     resume_from: Path | None = None,
     world: World | None = None,
 ) -> JobFolder:
-    """Make a job and set it going in a process of its own. Raises BusyError when busy and told not to wait.
+    """Make a job and set it going in a process of its own. Raises BusyError when busy and told not to wait, JobError when
+    another job that works or waits makes the same folder.
 
     ``python`` runs the worker, by default the interpreter that has mlx-lm. Kinds in ``store.SKIPS_LINE`` start at once.
     When it raises, the job's folder, ``scratch`` and an empty ``reserved`` are gone again.
@@ -78,12 +84,13 @@ def start(
         world=world,
         options=options.model_dump(mode="json"),
     )
-    sweep()
     folder: JobFolder | None = None
     try:
         if if_busy == "refuse" and kind not in store.SKIPS_LINE and (busy := holder_text()):
             raise BusyError(f"{busy}; {_BUSY_REMEDY}")
-        folder = store.create(spec)
+        with store.creating():
+            _check_target(spec, sweep())
+            folder = store.create(spec)
         _spawn(folder)
         state = _wait_until_settled(folder)
         if state.status == "cancelled" and state.why == store.REFUSED:
@@ -97,17 +104,33 @@ def start(
 
 
 def _spawn(folder: JobFolder) -> None:
-    with folder.runner_log.open("ab") as log:
-        launcher = subprocess.Popen(
-            launch.command(sys.executable, "mcp_server.jobs.runner", str(folder.path)),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=launch.environment() | {"MLX_TRAINING_HOME": str(settings.home())},
-            cwd=settings.home(),
-            start_new_session=True,
-        )
-    if launcher.wait(timeout=60) != 0:
+    try:
+        with folder.runner_log.open("ab") as log:
+            # Launcher and runner inherit the file, so it is locked exactly as long as one of them lives (``_alive``).
+            fcntl.flock(log, fcntl.LOCK_EX)
+            launcher = subprocess.Popen(
+                launch.command(sys.executable, "mcp_server.jobs.runner", str(folder.path)),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=launch.environment() | {"MLX_TRAINING_HOME": str(settings.home())},
+                cwd=settings.home(),
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise JobError(
+            f"the job's runner could not be started in {folder.path}: {error.strerror or error}; "
+            "free disk space or memory and start it again"
+        ) from error
+    try:
+        code = launcher.wait(timeout=_LAUNCH_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        launcher.kill()
+        launcher.wait()
+        raise JobError(
+            f"the job's runner did not start in {_LAUNCH_SECONDS:g} s; the machine is too busy, start it again later"
+        ) from error
+    if code != 0:
         text = folder.runner_log.read_text(encoding="utf-8", errors="replace").strip()[-500:]
         raise JobError(f"the job's runner could not be started: {text}")
 
@@ -148,23 +171,49 @@ def holder_text() -> str | None:
     return f"job {waiting[0]} is about to run" if waiting else None
 
 
-def sweep() -> None:
-    """Record the end of every job that died without a word, which removes what it left half made."""
+def sweep() -> list[JobFolder]:
+    """Record the end of every job that died without a word, which removes what it left half made. The others that live."""
+    living: list[JobFolder] = []
     for folder in store.all_folders():
         with contextlib.suppress(JobError):  # one damaged folder must not keep others from starting
-            reconcile(folder)
+            if not reconcile(folder).finished:
+                living.append(folder)
+    return living
+
+
+def _check_target(spec: JobSpec, living: list[JobFolder]) -> None:
+    """Raise JobError when a job that works or waits already makes what ``spec`` would: the work would be done twice."""
+    target = _target(spec)
+    if target is None:
+        return
+    for folder in living:
+        with contextlib.suppress(JobError):  # as in sweep
+            if _target(folder.spec()) == target:
+                break
+    else:
+        return
+    raise JobError(
+        f"job {folder.job_id}, which is {folder.state().status}, already makes {target}; wait for it, stop it with "
+        f"stop_job, or give another {_TARGETS[spec.kind]}"
+    )
+
+
+def _target(spec: JobSpec) -> str | None:
+    """The folder that the job makes, where it makes one."""
+    path = spec.options.get(_TARGETS.get(spec.kind, ""))
+    return os.path.realpath(path) if isinstance(path, str) else None
 
 
 def reconcile(folder: JobFolder) -> JobState:
     """The job's true state: what is recorded, unless everything that could have recorded more is dead."""
     state = folder.state()
-    if state.finished or _alive(state):
+    if state.finished or _alive(folder, state):
         return state
     if state.runner is None and time.time() - folder.spec().created < _START_SECONDS:
         return state  # its runner is just being started
     # The runner may have written its last word between the two looks.
     state = folder.state()
-    if state.finished or _alive(state):
+    if state.finished or _alive(folder, state):
         return state
     final = state.model_copy(update={"ended": time.time(), **_verdict(folder, state)})
     clean(folder.spec())
@@ -173,8 +222,18 @@ def reconcile(folder: JobFolder) -> JobState:
     return final
 
 
-def _alive(state: JobState) -> bool:
-    return any(process is not None and process.alive() for process in (state.runner, state.worker))
+def _alive(folder: JobFolder, state: JobState) -> bool:
+    """Whether a process of the job lives, be it recorded or not: a full disk, a clock that is set, a slow start or a runner
+    killed between two records leave none, or those of an earlier worker."""
+    if any(process is not None and process.alive() for process in (state.runner, state.worker)):
+        return True
+    return lock.is_held(str(folder.runner_log)) or bool(_held_by(folder))
+
+
+def _held_by(folder: JobFolder) -> dict[str, object]:
+    """What the machine's lock says of its holder, if that is this job."""
+    holder = lock.read_holder(str(settings.home() / "gpu.lock")) or {}
+    return holder if holder.get("job_id") == folder.job_id else {}
 
 
 def _verdict(folder: JobFolder, state: JobState) -> dict[str, Any]:
@@ -224,15 +283,42 @@ StopAction = Literal["stop", "pause", "kill"]
 def ask_to_stop(folder: JobFolder, action: StopAction) -> bool:
     """Ask a live job to end: with a last checkpoint and its adapter, with a checkpoint alone, or at once.
 
-    False when it has already ended.
+    False when it has already ended. Raises JobError for a pause that a full disk keeps from being recorded.
     """
-    state = reconcile(folder)
-    if state.finished:
+    if reconcile(folder).finished:
         return False
-    write_json(folder.stop_request, {"action": action, "time": time.time()})
-    if state.runner is not None and state.runner.send(signal.SIGTERM):
-        return True
-    # The runner was killed: its worker is told directly.
-    if state.worker is not None:
-        return state.worker.send(signal.SIGKILL if action == "kill" else signal.SIGTERM)
-    return False
+    recorded = _record_request(folder, action)
+    state = folder.state()  # after the request: a runner that records itself later looks for one then
+    told = state.runner is not None and state.runner.send(signal.SIGTERM)
+    # Told directly when its runner was killed, or can't read that this is no gentle stop.
+    if not told or (action == "kill" and not recorded):
+        worker = _worker(folder, state)
+        told |= worker is not None and worker.send(signal.SIGKILL if action == "kill" else signal.SIGTERM)
+    return told or lock.is_held(str(folder.runner_log))
+
+
+def _record_request(folder: JobFolder, action: StopAction) -> bool:
+    """Whether ``action`` could be recorded. A signal without a request means stop, so that works on a full disk too: jobs are
+    what fills it."""
+    try:
+        write_json(folder.stop_request, {"action": action, "time": time.time()})
+    except OSError as error:
+        if action == "pause":
+            raise JobError(
+                f"the pause of job {folder.job_id} can't be recorded in {folder.path}: {error.strerror or error}; "
+                "free disk space and pause again, or stop it, which needs no record"
+            ) from error
+        with contextlib.suppress(OSError):
+            folder.stop_request.unlink(missing_ok=True)  # what was asked for before
+        return False
+    return True
+
+
+def _worker(folder: JobFolder, state: JobState) -> ProcessIdentity | None:
+    """The live worker, as recorded, else as the lock says."""
+    if state.worker is not None and state.worker.alive():
+        return state.worker
+    pid = _held_by(folder).get("pid")
+    with contextlib.suppress(ProcessLookupError):
+        return ProcessIdentity.of(pid) if isinstance(pid, int) else None
+    return None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -137,20 +140,43 @@ def new_id(kind: Kind) -> str:
 def create(spec: JobSpec) -> JobFolder:
     """Make the folder of a new job in state ``queued``. On failure nothing is left. Raises PathError when it can't be written."""
     path = jobs_folder() / spec.job_id
+    _make_jobs_folder()
     try:
-        settings.home().mkdir(mode=0o700, parents=True, exist_ok=True)
-        jobs_folder().mkdir(mode=0o700, exist_ok=True)  # logs and rows are not for this machine's other users
         path.mkdir()
     except OSError as error:
         raise _unwritable(path, error) from error
     folder = JobFolder(path)
     try:
-        write_json(path / "spec.json", spec.model_dump())
         folder.write_state(JobState(status="queued"))
+        # Last: a folder without it is no job yet, and one without a state would be listed as lost.
+        write_json(path / "spec.json", spec.model_dump())
     except OSError as error:
         remove(folder)
         raise _unwritable(path, error) from error
     return folder
+
+
+@contextlib.contextmanager
+def creating() -> Generator[None]:
+    """From a look at the other jobs to the creation of one: no other start may be between the two. Raises PathError."""
+    _make_jobs_folder()
+    try:
+        descriptor = os.open(settings.home() / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unwritable(jobs_folder(), error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _make_jobs_folder() -> None:
+    try:
+        settings.home().mkdir(mode=0o700, parents=True, exist_ok=True)
+        jobs_folder().mkdir(mode=0o700, exist_ok=True)  # logs and rows are not for this machine's other users
+    except OSError as error:
+        raise _unwritable(jobs_folder(), error) from error
 
 
 def _unwritable(path: Path, error: OSError) -> PathError:
@@ -174,6 +200,22 @@ def get(job_id: str) -> JobFolder:
         known = f"the newest jobs are {', '.join(newest)}" if newest else "there are no jobs yet"
         raise JobError(f"there is no job {brief(job_id, 80)!r}; {known}; list_jobs shows all")
     return JobFolder(path)
+
+
+def owner_of(checkpoint: Path) -> str | None:
+    """The id of the job in whose folder ``checkpoint`` lies or lay; None for one that was taken elsewhere."""
+    job = checkpoint.resolve().parent.parent
+    return job.name if job.parent == jobs_folder().resolve() else None
+
+
+def first_of(job_id: str) -> str:
+    """The job that a run began with, which ``job_id`` may be a resume of: a run and its resumes have it in common."""
+    while (begun_at := (read_json(jobs_folder() / job_id / "spec.json") or {}).get("resume_from")) is not None:
+        before = owner_of(Path(begun_at))
+        if before is None:
+            break
+        job_id = before
+    return job_id
 
 
 def _is_dir(path: Path) -> bool:

@@ -24,7 +24,8 @@ def find() -> Path | None:
     the environment that ``prepare_environment`` made. None when there is none."""
     named = os.environ.get("MLX_TRAINING_PYTHON")
     if named:
-        path = Path(named).expanduser()
+        # Absolute, since a job works elsewhere; links stay, since that of an environment's python is what makes it one.
+        path = Path(named).expanduser().absolute()
         if not os.access(path, os.X_OK) or path.is_dir():
             raise PlatformError(f"MLX_TRAINING_PYTHON={named} is not an executable Python; correct it or unset it")
         return path

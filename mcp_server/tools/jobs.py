@@ -60,5 +60,5 @@ async def stop_job(request: StopJob, context: Context[Any, Any]) -> JobView:
 
 TOOLS = [
     make_tool(list_jobs, title="List jobs", read_only=True, idempotent=True),
-    make_tool(stop_job, title="Stop job", read_only=False, destructive=True, idempotent=True),
+    make_tool(stop_job, title="Stop job", read_only=False, destructive=True),
 ]

@@ -60,31 +60,37 @@ def reserve(folder: Path, job_id: str) -> None:
 
 
 def keep_aside(folder: Path) -> Path | None:
-    """Move nothing, lose nothing: what lies in the adapter folder now stays as a copy in ``previous/<time>/``.
+    """Move nothing, lose nothing: what an adapter takes the place of in ``folder`` stays as a copy in ``previous/<time>/``, also
+    where it is no adapter of ours: one of PEFT has settings of the same name, a converted model a provenance.
 
-    Hard links, so that the weights in place stay loadable until new ones take their place.
+    Hard links, so that the weights in place stay loadable until new ones take their place. All of it is on the disk when this
+    returns, since the caller goes on to remove the originals.
     """
-    weights = folder / _WEIGHTS
-    if not weights.exists():
-        return None
-    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(weights.stat().st_mtime))
+    there = [folder / name for name in (_CONFIG, PROVENANCE, _WEIGHTS) if (folder / name).exists()]
+    if not there or (there == [folder / PROVENANCE] and (read_json(there[0]) or {}).keys() == {"job_id"}):
+        return None  # nothing, or what ``reserve`` left
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(there[-1].stat().st_mtime))
     aside, number = folder / "previous" / stamp, 1
     while aside.exists():
-        kept = aside / weights.name
-        if kept.is_file() and filecmp.cmp(kept, weights, shallow=False):
+        if all((aside / file.name).is_file() and filecmp.cmp(aside / file.name, file, shallow=False) for file in there):
             return aside
         number += 1  # another adapter of the same second
         aside = aside.with_name(f"{stamp}-{number}")
     temporary = aside.with_name(f".{aside.name}")
-    temporary.mkdir(parents=True, exist_ok=True)
-    for name in (weights.name, _CONFIG, PROVENANCE):
-        source, target = folder / name, temporary / name
-        if source.exists() and not target.exists():
-            try:
-                os.link(source, target)
-            except OSError:
-                shutil.copy2(source, target)  # a file system without hard links
+    shutil.rmtree(temporary, ignore_errors=True)  # half a copy, of a job that was killed here
+    temporary.mkdir(parents=True)
+    for file in there:
+        kept = temporary / file.name
+        try:
+            os.link(file, kept)
+        except OSError:
+            shutil.copy2(file, kept)  # a file system without hard links
+        with kept.open("rb") as handle:
+            os.fsync(handle.fileno())
+    sync_folder(temporary)
     temporary.rename(aside)
+    sync_folder(aside.parent)
+    sync_folder(folder)
     return aside
 
 

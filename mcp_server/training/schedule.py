@@ -91,26 +91,48 @@ def asked(form: dict[str, Any] | None, *, rate: float, iters: int, accumulation:
     return None
 
 
+# Of mlx-lm's own forms: the least and the most arguments, and which of them counts updates.
+_FORMS: dict[str, tuple[int, int, int | None]] = {
+    "cosine_decay": (2, 3, 1),
+    "exponential_decay": (2, 2, None),
+    "linear_schedule": (3, 3, 2),
+    "step_decay": (3, 3, 2),
+}
+
+
+def _is_rate(value: Any) -> bool:
+    """Whether ``value`` is a finite number from 0 on."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
+
+
 def check_form(form: dict[str, Any]) -> None:
     """Check mlx-lm's own form, whose mistakes it answers with a traceback. Raises ArgumentError."""
-    known = {
-        "cosine_decay": (2, 3),
-        "exponential_decay": (2, 2),
-        "linear_schedule": (3, 3),
-        "step_decay": (3, 3),
-    }
     name, arguments = form.get("name"), form.get("arguments")
-    if name not in known:
-        raise ArgumentError(f"lr_schedule.name={name!r}: mlx-lm knows {', '.join(known)}")
-    least, most = known[name]
+    if name not in _FORMS:
+        raise ArgumentError(f"lr_schedule.name={name!r}: mlx-lm knows {', '.join(_FORMS)}")
+    least, most, steps_at = _FORMS[name]
     if not isinstance(arguments, list) or not least <= len(arguments) <= most:
         raise ArgumentError(
             f"lr_schedule.arguments={arguments!r}: {name} takes {least} to {most} numbers, the rate first"
         )
-    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in arguments):
+    if not all(_is_rate(value) for value in arguments):
         raise ArgumentError(
-            f"lr_schedule.arguments={arguments!r} must be numbers (in YAML write 1.0e-5, not 1e-5 as text)"
+            f"lr_schedule.arguments={arguments!r} must be numbers from 0 on (in YAML write 1.0e-5, not 1e-5 as text)"
         )
+    if not arguments[0] and not (name == "linear_schedule" and arguments[1]):
+        raise ArgumentError(f"lr_schedule.arguments={arguments!r}: a rate of 0 trains nothing; the rate comes first")
+    if steps_at is not None and not (arguments[steps_at] >= 1 and arguments[steps_at] % 1 == 0):
+        raise ArgumentError(
+            f"lr_schedule.arguments={arguments!r}: {arguments[steps_at]!r} is a count of updates, "
+            "so a whole number from 1 on"
+        )
+    warmup, init = form.get("warmup", 0), form.get("warmup_init", 0.0)
+    if warmup is not None and not (_is_rate(warmup) and warmup % 1 == 0):
+        raise ArgumentError(
+            f"lr_schedule.warmup={warmup!r} must be a whole number of updates; only a named schedule takes a share"
+        )
+    if not _is_rate(init):
+        raise ArgumentError(f"lr_schedule.warmup_init={init!r} must be the rate to begin with, a number from 0 on")
     unknown = form.keys() - {"name", "arguments", "warmup", "warmup_init"}
     if unknown:
         raise ArgumentError(

@@ -11,8 +11,9 @@ from pydantic import BaseModel, Field
 from mcp_server import settings
 from mcp_server.datasets import hub
 from mcp_server.datasets.folder import DataReport, check_for_training
-from mcp_server.errors import DataError, ModelError, PathError
+from mcp_server.errors import DataError, ModelError, PathError, brief
 from mcp_server.jobs import hosts, service, store
+from mcp_server.jobs.files import read_json
 from mcp_server.jobs.hosts import Ready
 from mcp_server.jobs.store import JobFolder, Status
 from mcp_server.jobs.world import World
@@ -191,7 +192,8 @@ def _changes(earlier: Earlier | None, options: TrainingOptions) -> list[str]:
 def _adapter_folder(options: TrainingOptions, job_id: str, earlier: Earlier | None, *, overwrite: bool) -> Path:
     chosen = options.adapter_path or f"adapters/{short_name(options.model)}-{job_id.removeprefix('train-')}"
     folder = settings.resolve(chosen)
-    may_exist = overwrite or _is_own(folder, earlier)
+    goes_on = _is_path_of(folder, earlier)
+    may_exist = overwrite or (goes_on and _is_own(folder, earlier))
     try:
         empty = folder.is_dir() and not any(folder.iterdir())
         if empty and not folder.is_symlink():
@@ -206,16 +208,35 @@ def _adapter_folder(options: TrainingOptions, job_id: str, earlier: Earlier | No
             kind = "a file"
         elif empty:
             kind = f"a link to {os.path.realpath(folder)}, an empty folder; give that one itself, or overwrite=true"
+        elif goes_on:
+            maker = brief(str((read_json(folder / artifacts.PROVENANCE) or {}).get("job_id", "another run")), 80)
+            raise PathError(
+                f"adapter_path {folder} holds the adapter of {maker} by now, not of the run that goes on; "
+                f"resume it with another adapter_path such as {folder.name}-2, or with overwrite=true"
+            )
         else:
             kind = "already there, and adapters are never overwritten unless overwrite=true"
         raise PathError(f"adapter_path {folder} is {kind}; choose a new name such as {folder.name}-2")
     return folder
 
 
-def _is_own(folder: Path, earlier: Earlier | None) -> bool:
-    """Whether ``folder`` is that of the run that goes on; what it holds now is kept in ``previous/``."""
+def _is_path_of(folder: Path, earlier: Earlier | None) -> bool:
+    """Whether the run that goes on publishes into ``folder``."""
     own = earlier.options.adapter_path if earlier else None
     return own is not None and os.path.realpath(folder) == os.path.realpath(own)
+
+
+def _is_own(folder: Path, earlier: Earlier | None) -> bool:
+    """Whether what ``folder`` holds, if it holds weights, is of the run that goes on: it is kept in ``previous/``.
+
+    The path alone does not tell: while a run is paused its folder is free, and another may have published there.
+    """
+    if not any(folder.glob("*.safetensors")):
+        return True
+    maker = (read_json(folder / artifacts.PROVENANCE) or {}).get("job_id")
+    # The checkpoint's job may be one that the run went on from; all of them began with the same job.
+    owner = store.owner_of(earlier.checkpoint) if earlier else None
+    return isinstance(maker, str) and owner is not None and store.first_of(maker) == store.first_of(owner)
 
 
 def _reserve(adapter: Path, job_id: str) -> None:

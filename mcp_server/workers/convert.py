@@ -29,7 +29,7 @@ from mcp_server.workers import job
 from mcp_server.workers.fetching import fetch, told_of_growth
 from mcp_server.workers.learned import quantize_learned
 from mcp_server.workers.loading import CODE, load_model, not_finite
-from mcp_server.workers.publish import publish, room_for
+from mcp_server.workers.publish import check_free, publish, room_for
 from mcp_server.workers.text import Row, row_losses, token_rows
 
 _PIECE = 256  # tokens of a row that perplexity is measured on
@@ -42,6 +42,7 @@ def convert_model(worker: job.WorkerJob) -> dict[str, Any]:
     options = ConvertOptions.model_validate(worker.spec.options)
     assert options.mlx_path is not None and worker.spec.scratch is not None
     target, scratch = Path(options.mlx_path), Path(worker.spec.scratch)
+    check_free(target, "mlx_path")  # before hours of work
     started = time.time()
     source = fetch(worker, options.model, options.revision)
     check_convertible(source, options)

@@ -34,7 +34,7 @@ from mcp_server.workers.loading import (
     other_base,
     weights_of,
 )
-from mcp_server.workers.publish import publish, room_for
+from mcp_server.workers.publish import check_free, publish, room_for
 from mcp_server.workers.text import Row, token_rows
 
 _PIECE = 256  # tokens of a row that is compared
@@ -50,6 +50,7 @@ def fuse_adapter(worker: job.WorkerJob) -> dict[str, Any]:
     options = FuseOptions.model_validate(worker.spec.options)
     assert options.save_path is not None and options.model is not None and worker.spec.scratch is not None
     target, scratch = Path(options.save_path), Path(worker.spec.scratch)
+    check_free(target, "save_path")  # before hours of work
     started = time.time()
     source = fetch(worker, options.model)
     check(source)

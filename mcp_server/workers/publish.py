@@ -33,6 +33,16 @@ def room_for(scratch: Path) -> Generator[None]:
         ) from error
 
 
+def check_free(target: Path, argument: str) -> None:
+    """Raise PathError when something came into being at ``target`` since the job was asked for, perhaps while it waited."""
+    if target.exists() or target.is_symlink():
+        raise _taken(target, argument)
+
+
+def _taken(target: Path, argument: str) -> PathError:
+    return PathError(f"{argument} {target} came into being while the job waited or ran; start again with a new name")
+
+
 def publish(scratch: Path, target: Path, argument: str) -> None:
     """Rename the finished ``scratch`` to ``target``, which must not exist. Raises PathError when it came into being."""
     for path in scratch.rglob("*"):
@@ -40,11 +50,9 @@ def publish(scratch: Path, target: Path, argument: str) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
     sync_folder(scratch)
-    taken = PathError(f"{argument} {target} came into being while the job ran; start again with a new name")
-    if target.exists() or target.is_symlink():
-        raise taken
+    check_free(target, argument)
     try:
         scratch.rename(target)
     except OSError as error:
-        raise taken from error
+        raise _taken(target, argument) from error
     sync_folder(target.parent)

@@ -19,7 +19,7 @@ from mcp_server.training.request import TrainingRequest, resolve
 from mcp_server.training.start import start_training
 from tests import exactness
 from tests.exactness import finish, kill_after, losses, options, run, run_with_kills, weights
-from tests.helpers import call, end_of, in_short, training
+from tests.helpers import call, end_of, in_short, refusal, training
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
 
@@ -89,6 +89,42 @@ async def test_stopped_run_is_continued_through_the_tool_and_its_old_adapter_kep
     kept = list((project / "adapters/test/previous").glob("*/adapters.safetensors"))
     assert [file.read_bytes() for file in kept] == [first]
     assert (project / "adapters/test/adapters.safetensors").read_bytes() != first
+
+
+def test_continuation_never_takes_the_place_of_another_runs_adapter_unasked(project: Path):
+    """A paused run has published nothing, so the name of its adapter is free and another run may have taken it since."""
+    paused = run(**training(iters=400, steps_per_report=1, val_batches=0))
+    while exactness.steps(paused) < 4:
+        assert not paused.state().finished
+    service.ask_to_stop(paused, "pause")
+    assert finish(paused) == "paused"
+    checkpoint = paused.last_checkpoint()
+    assert checkpoint is not None
+    other = run(**training(iters=2, val_batches=0, seed=9))
+    assert finish(other) == "completed", other.state().why
+    dear = weights(other)
+    longer = {"resume": paused.job_id, "iters": int(checkpoint.name) + 2}
+    with pytest.raises(PathError, match=f"holds the adapter of {other.job_id} by now"):
+        run(**longer)
+    assert weights(other) == dear
+    first = run(**longer, overwrite=True)
+    assert finish(first) == "completed", first.state().why
+    assert [file.read_bytes() for file in (project / "adapters/test/previous").glob("*/adapters.safetensors")] == [dear]
+    again = run(**longer)
+    assert finish(again) == "completed", "what a continuation published is the run's own"
+
+
+@pytest.mark.anyio
+async def test_continue_that_is_asked_for_twice_trains_once(client: Client, project: Path):
+    """Two sessions do so, and so does a client that calls again when an answer took long."""
+    started = await call(client, "start_lora_training", **training(iters=4000, steps_per_report=1, val_batches=0))
+    await call(client, "read_training_log", job_id=started["job_id"], wait_seconds=60, until="any")
+    await call(client, "stop_job", job_id=started["job_id"], action="pause")
+    going = await call(client, "stop_job", job_id=started["job_id"], action="continue")
+    text = await refusal(client, "stop_job", job_id=started["job_id"], action="continue")
+    assert f"job {going['job_id']}, which is " in text and "already makes" in text
+    assert len((await call(client, "list_jobs"))["jobs"]) == 2
+    await call(client, "stop_job", job_id=going["job_id"], action="kill")
 
 
 def test_more_iterations_may_be_added_to_a_finished_run(project: Path):

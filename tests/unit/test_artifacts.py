@@ -53,6 +53,38 @@ def test_adapter_takes_the_place_of_another_whole(tmp_path: Path):
     assert {(kept / name).read_text() for name in FILES} == {"old"}
 
 
+@pytest.mark.parametrize("theirs", [("adapter_config.json", "adapter_model.safetensors"), (artifacts.PROVENANCE,)])
+def test_settings_of_what_is_no_adapter_of_ours_are_kept_too(tmp_path: Path, theirs: tuple[str, ...]):
+    """An adapter of PEFT, and a model that was converted."""
+    folder = tmp_path / "a"
+    folder.mkdir()
+    for name in theirs:
+        (folder / name).write_text("theirs")
+    artifacts.keep_aside(folder)
+    artifacts.put_in_place(adapter(folder / ".new-x", "new"), folder)
+    (kept,) = (folder / "previous").iterdir()
+    assert (kept / theirs[0]).read_text() == "theirs"
+    assert (folder / theirs[-1]).read_text() == ("new" if theirs[-1] in FILES else "theirs")
+
+
+def test_reservation_of_a_new_adapter_is_nothing_to_keep(tmp_path: Path):
+    artifacts.reserve(tmp_path / "a", "train-x")
+    assert artifacts.keep_aside(tmp_path / "a") is None
+    assert not (tmp_path / "a/previous").exists()
+
+
+def test_half_a_copy_that_a_killed_job_left_is_not_taken_for_the_adapter(tmp_path: Path):
+    folder = adapter(tmp_path / "a", "old")
+    os.utime(folder / "adapters.safetensors", (0, 0))
+    aside = artifacts.keep_aside(folder)
+    assert aside is not None
+    aside.rename(aside.with_name(f".{aside.name}"))
+    (aside.with_name(f".{aside.name}") / "adapters.safetensors").unlink()
+    (aside.with_name(f".{aside.name}") / "adapters.safetensors").write_text("ol")
+    assert artifacts.keep_aside(folder) == aside
+    assert (aside / "adapters.safetensors").read_text() == "old"
+
+
 @pytest.mark.parametrize("last", FILES)
 def test_new_settings_never_lie_beside_old_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str):
     """The disk fails at any of the files: what is left does not load, and what was there is in previous/."""

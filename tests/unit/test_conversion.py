@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from pydantic import ValidationError
@@ -17,8 +17,13 @@ from mcp_server.conversion.report import summarize_fusion
 from mcp_server.conversion.source import AWQ_TYPES, check_convertible, converted_bytes, fused_bytes
 from mcp_server.conversion.text import GENERAL_TEXT, find_text
 from mcp_server.errors import DataError, ModelError, PathError
-from mcp_server.jobs import service
+from mcp_server.jobs import service, store
+from mcp_server.jobs.events import read_since
+from mcp_server.jobs.store import JobSpec
 from mcp_server.models import folder as models
+from mcp_server.workers.convert import convert_model
+from mcp_server.workers.fuse import fuse_adapter
+from mcp_server.workers.job import WorkerJob
 from mcp_server.workers.publish import publish
 from tests.tiny import make_tiny_model
 
@@ -199,6 +204,21 @@ def test_what_came_into_being_while_a_model_was_made_is_left_alone(there: str, t
         publish(scratch, target, "mlx_path")
     assert not (target / "model.safetensors").exists()
     assert (scratch / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("kind", ["convert", "fuse"])
+def test_job_whose_target_came_into_being_while_it_waited_does_not_begin(
+    kind: Literal["convert", "fuse"], tmp_path: Path
+):
+    target = tmp_path / "model"
+    target.mkdir()
+    made = {"convert": {"mlx_path": str(target)}, "fuse": {"save_path": str(target), "adapter_path": "a"}}
+    options = {"model": "no/model"} | made[kind]
+    spec = {"job_id": f"{kind}-x", "kind": kind, "created": 0, "project": "/", "python": "p", "scratch": "/s"}
+    worker = WorkerJob(store.create(JobSpec.model_validate(spec | {"options": options})))
+    with pytest.raises(PathError, match="came into being"):
+        {"convert": convert_model, "fuse": fuse_adapter}[kind](worker)
+    assert read_since(worker.folder.metrics, 0).events == []
 
 
 def test_words_of_a_fusion_name_loss_and_remedy():

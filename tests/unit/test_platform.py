@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mcp.client import Client
 
-from mcp_server.platform import facts
+from mcp_server.platform import facts, interpreter
 from tests.helpers import call, refusal, training
 
 MAC: dict[str, Any] = {
@@ -94,6 +95,19 @@ async def test_missing_mlx_is_a_failed_check_with_its_remedy(client: Client, mon
     report = await call(client, "check_platform")
     assert report["verdict"] == "not ready"
     assert "/no/such/python" in report["summary"]
+
+
+def test_interpreter_is_named_from_where_the_server_works_and_its_link_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A job works in the state folder; the python of an environment is a link, and behind it are no packages."""
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    for name in (".venv/bin/python", str(python)):
+        monkeypatch.setenv("MLX_TRAINING_PYTHON", name)
+        assert interpreter.find() == python
 
 
 @pytest.mark.anyio

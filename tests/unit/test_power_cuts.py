@@ -12,6 +12,7 @@ import pytest
 
 from mcp_server.datasets.staging import Staging
 from mcp_server.jobs.files import write_json
+from mcp_server.training import artifacts
 from mcp_server.workers import checkpoints
 from mcp_server.workers.publish import publish
 
@@ -43,7 +44,26 @@ def model(folder: Path) -> Path:
     return folder / "model"
 
 
-@pytest.mark.parametrize("write", [record, checkpoint, data_set, model])
+def previous_adapter(folder: Path) -> Path:
+    for name in ("adapter_config.json", "provenance.json", "adapters.safetensors"):
+        (folder / name).write_bytes(b"dear")
+    aside = artifacts.keep_aside(folder)
+    assert aside is not None
+    return aside
+
+
+def previous_adapter_copied(folder: Path) -> Path:
+    """On a disk without hard links."""
+
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(f"{source} can't be linked to {target}")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "link", refused)
+        return previous_adapter(folder)
+
+
+@pytest.mark.parametrize("write", [record, checkpoint, data_set, model, previous_adapter, previous_adapter_copied])
 def test_everything_is_on_the_disk_before_it_has_its_name_and_the_name_is_too(
     write: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

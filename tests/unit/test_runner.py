@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import BaseModel
 
 from mcp_server import launch
+from mcp_server.conversion.options import ConvertOptions, FuseOptions
 from mcp_server.errors import JobError
 from mcp_server.jobs import lock, queue, service, store
 from mcp_server.jobs.death import describe_death, was_out_of_memory
@@ -131,6 +136,48 @@ def test_start_whose_runner_does_not_start_leaves_nothing(tmp_path: Path, monkey
         )
     assert list(store.all_folders()) == []
     assert not scratch.exists()
+
+
+@pytest.mark.parametrize("kind", ["train", "convert", "fuse"])
+def test_folder_that_a_living_job_makes_is_not_made_by_another_as_well(kind: store.Kind, tmp_path: Path):
+    """One waits in line, however it is asked for a second time; when it has ended the folder may be made anew."""
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\nwhile [ ! -e "$4/go" ]; do sleep 0.05; done\n')
+    python.chmod(0o755)
+    (tmp_path / "link").symlink_to(tmp_path)
+
+    def start(job_id: str, path: Path) -> JobFolder:
+        options: dict[store.Kind, BaseModel] = {
+            "train": TrainingOptions(model="m", data="d", adapter_path=str(path)),
+            "convert": ConvertOptions(model="m", mlx_path=str(path)),
+            "fuse": FuseOptions(adapter_path="/a", save_path=str(path)),
+        }
+        return service.start(kind, options[kind], job_id=f"{kind}-{job_id}", python=python)
+
+    first, waiting = start("one", tmp_path / "one"), start("two", tmp_path / "two")
+    with pytest.raises(JobError, match=f"job {kind}-two, which is queued, already makes .*two; .* stop_job"):
+        start("three", tmp_path / "link/two")
+    assert sorted(folder.job_id for folder in store.all_folders()) == [f"{kind}-one", f"{kind}-two"]
+    service.ask_to_stop(waiting, "stop")
+    wait_until(lambda: service.reconcile(waiting).finished, "it to leave the line")
+    last = start("three", tmp_path / "link/two")
+    for job in (first, last):
+        (job.path / "go").touch()
+        wait_until(lambda job=job: service.reconcile(job).finished, "the end")
+
+
+def test_start_whose_launcher_hangs_is_refused_in_words_and_leaves_no_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    hangs = tmp_path / "python"
+    hangs.write_text(f'#!/bin/sh\necho $$ > "{tmp_path}/pid"\nexec sleep 60\n')
+    hangs.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(hangs))
+    monkeypatch.setattr(service, "_LAUNCH_SECONDS", 1.0)
+    with pytest.raises(JobError, match="did not start in 1 s"):
+        service.start("train", TrainingOptions(model="m", data="d"), job_id="train-x", python=Path("python"))
+    assert list(store.all_folders()) == []
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
 def test_worker_is_not_given_the_keys_of_claude_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -272,6 +319,38 @@ def test_forced_stop_after_a_gentle_one_does_not_wait(tmp_path: Path):
     wait_until(lambda: service.reconcile(folder).finished, "the kill", seconds=30)
 
 
+@contextlib.contextmanager
+def full_disk() -> Generator[None]:
+    """Nothing that this process writes fits."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("action", ["stop", "kill"])
+def test_job_is_stopped_on_a_full_disk(tmp_path: Path, action: service.StopAction):
+    """A pause that was asked for before is not what a stop means."""
+    folder = stubborn(tmp_path, 600.0 if action == "kill" else 0.5, 600.0)
+    (folder.path / "stop.json").write_text('{"action": "pause"}')
+    with full_disk():
+        assert service.ask_to_stop(folder, action)
+    wait_until(lambda: service.reconcile(folder).finished, "the end", seconds=30)
+    assert folder.state().status == "cancelled"
+    assert not folder.stop_request.exists()
+
+
+def test_pause_that_can_not_be_recorded_says_so_and_the_job_goes_on(tmp_path: Path):
+    folder = stubborn(tmp_path, 0.5, 600.0)
+    with full_disk(), pytest.raises(JobError, match=r"pause of job train-x can't be recorded .*File too large"):
+        service.ask_to_stop(folder, "pause")
+    assert service.reconcile(folder).status == "working" and not (folder.path / "asked").exists()
+    service.ask_to_stop(folder, "kill")
+    wait_until(lambda: service.reconcile(folder).finished, "the kill", seconds=30)
+
+
 OUT_OF_MEMORY = '{"status": "failed", "why": "rank 1 failed", "cause": "out-of-memory"}'
 
 
@@ -332,6 +411,46 @@ def test_somebody_who_only_looks_at_the_lock_is_no_reason_to_refuse(tmp_path: Pa
         wait_until(lambda: time.monotonic() - asked > 0.5 or folder.state().finished, "it to have tried")
     state = wait_until(lambda: (found := service.reconcile(folder)).finished and found, "the end")
     assert state.why != store.REFUSED
+
+
+METAL = "libc++abi: terminating due to uncaught exception of type std::runtime_error: [METAL] Command buffer execution failed: "
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "cause"),
+    [
+        (-signal.SIGABRT, f"{METAL}Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)", "out-of-memory"),
+        (-signal.SIGABRT, f"{METAL}(0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)", "gpu-watchdog"),
+        (-signal.SIGSEGV, "step 3", None),
+        (-signal.SIGKILL, f"{METAL}Insufficient Memory", None),
+    ],
+)  # fmt: skip
+def test_abort_says_why_before_it_ends_the_process(tmp_path: Path, code: int, said: str, cause: str | None):
+    """A kill from outside does not: what the worker had said is not its reason."""
+    (tmp_path / "job.log").write_text(f"step 2\n{said}\n")
+    outcome = describe_death(JobFolder(tmp_path), code, False, False)
+    assert outcome.cause == cause
+    assert (said in (outcome.why or "")) is (code != -signal.SIGKILL)
+
+
+def test_abort_for_want_of_memory_is_tried_again_and_its_words_are_not_those_of_the_next_attempt(tmp_path: Path):
+    python = tmp_path / "python"
+    python.write_text(
+        """#!/bin/sh
+if [ ! -e "$4/aborted" ]; then
+    touch "$4/aborted"
+    echo "what():  [malloc_or_wait] Unable to allocate 9 bytes." >&2
+    kill -ABRT $$
+fi
+kill -SEGV $$
+"""
+    )
+    python.chmod(0o755)
+    options = TrainingOptions(model="m", data="d", batch_size=4, auto_recover=True)
+    folder = service.start("train", options, job_id="train-x", python=python)
+    state = wait_until(lambda: (found := service.reconcile(folder)).finished and found, "the end")
+    assert state.status == "failed" and "SIGSEGV" in (state.why or "") and "allocate" not in (state.why or "")
+    assert len(read(folder).rungs) == 1
 
 
 def test_last_words_about_memory_are_understood(tmp_path: Path):

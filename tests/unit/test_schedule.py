@@ -111,12 +111,44 @@ def test_unknown_name_and_long_warmup_are_named():
         {"name": "cosine_decay", "arguments": [1e-5]},
         {"name": "cosine_decay", "arguments": [1e-5, 10], "warm_up": 5},
         {"name": "cosine_decay"},
+        {"name": "cosine_decay", "arguments": [math.nan, 10]},
+        {"name": "cosine_decay", "arguments": [math.inf, 10]},
+        {"name": "cosine_decay", "arguments": [-1e-5, 10]},
+        {"name": "cosine_decay", "arguments": [0, 10]},
+        {"name": "cosine_decay", "arguments": [1e-5, 0]},
+        {"name": "cosine_decay", "arguments": [1e-5, 0.5]},
+        {"name": "linear_schedule", "arguments": [1e-5, 0, 0]},
+        {"name": "linear_schedule", "arguments": [0, 0.0, 10]},
+        {"name": "step_decay", "arguments": [1e-5, 0.1, 2.5]},
+        {"name": "cosine_decay", "arguments": [1e-5, 10], "warmup": 0.1},
+        {"name": "cosine_decay", "arguments": [1e-5, 10], "warmup": "100"},
+        {"name": "cosine_decay", "arguments": [1e-5, 10], "warmup": -1},
+        {"name": "cosine_decay", "arguments": [1e-5, 10], "warmup": 5, "warmup_init": "0"},
+        {"name": "cosine_decay", "arguments": [1e-5, 10], "warmup": 5, "warmup_init": math.nan},
     ],
 )
 def test_mistake_in_mlx_lms_own_form_is_named(form: dict[str, Any]):
     options = TrainingOptions(model="m", data="d", lr_schedule=form)
     with pytest.raises(ArgumentError, match="lr_schedule"):
         resolve_length(options, rows=100)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"name": "cosine_decay", "arguments": [1e-5, 10, 1e-6], "warmup": 5, "warmup_init": 1e-7},
+        {"name": "cosine_decay", "arguments": [1, 10.0], "warmup": None},
+        {"name": "linear_schedule", "arguments": [0, 1e-5, 10]},
+        {"name": "exponential_decay", "arguments": [1e-5, 0.99]},
+        {"name": "step_decay", "arguments": [1e-5, 0.1, 3]},
+    ],
+)
+def test_form_that_is_taken_is_one_that_mlx_lm_makes_a_schedule_of(form: dict[str, Any]):
+    from mlx_lm.tuner.utils import build_schedule
+
+    options = TrainingOptions(model="m", data="d", lr_schedule=form)
+    assert resolve_length(options, rows=100).lr_schedule == form
+    assert build_schedule(form)(5) > 0
 
 
 def test_phases_that_do_not_add_up_to_iters_are_named():
