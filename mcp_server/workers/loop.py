@@ -139,9 +139,9 @@ class TrainingLoop(TrainingCallback):
             name: digest for name, digest in trained_on.items() if digest not in (None, self.data_files.get(name))
         }
         self.data_before = others | position.get("data_before", {})
-        step = self.best_val_step
-        if step is not None and self._ranks.leads:
-            self._guard(lambda: checkpoints.carry_best(checkpoint.parent, self._parent, step))
+        if self._ranks.leads:
+            source, own = checkpoint.parent, self._parent
+            self._guard(lambda: checkpoints.carry_best(source, own, self.best_val_step, self.step))
         self._events.write("resume", step=self.step, total=self._options.iters, checkpoint=str(checkpoint))
         lost = position.get("steps_in_no_update", 0)
         if lost:
@@ -348,10 +348,8 @@ class TrainingLoop(TrainingCallback):
             self._validations_without_gain += 1
         if self.best_val_loss is None or loss < self.best_val_loss:
             self.best_val_loss, self.best_val_step = loss, self.step
-            if self._ranks.leads:
-                self._guard(
-                    lambda: checkpoints.save_best(self._parent, self.step, loss, self._model, options.as_mlx_lm())
-                )
+        if self._ranks.leads and checkpoints.beats_best(self._parent, loss):
+            self._guard(lambda: checkpoints.save_best(self._parent, self.step, loss, self._model, options.as_mlx_lm()))
         patience = options.early_stopping_patience
         if patience is not None and self._validations_without_gain >= patience:
             self.stopped_early = True

@@ -116,15 +116,12 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     if loop.stopped:
         _end_stopped(worker, options, model, loop)
     seconds = time.time() - started
-    kept = checkpoints.best(worker.folder.checkpoints) if options.keeps_best else None
-    best = ranks.folder(kept, worker.folder.checkpoints)
-    if best is not None:
-        _load_weights(model, best)
+    weights_of_step = _take_best(worker, options, model, loop, ranks)
     result = _losses(loop) | {
         "seconds": round(seconds, 1),
         "tokens_per_second": round((loop.trained_tokens - loop.tokens_before) / seconds, 1) or None,
         "stopped_early": loop.stopped_early or None,
-        "weights_of_step": loop.best_val_step if best is not None else loop.step,
+        "weights_of_step": weights_of_step,
         "peak_memory_gb": round(ranks.largest(mx.get_peak_memory()) / 1e9, 3),
         "ranks": ranks.size if ranks.size > 1 else None,
         "trainable_parameters": trainable,
@@ -151,6 +148,21 @@ def _begin_log(worker: job.WorkerJob, checkpoint: Path, total: int) -> None:
     step = (read_json(checkpoint / checkpoints.POSITION) or {}).get("step", 0)
     events.copy_history(checkpoint.parent.parent / "metrics.jsonl", worker.folder.metrics, step)
     worker.events.write("resume", step=step, total=total, checkpoint=str(checkpoint))
+
+
+def _take_best(
+    worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop, ranks: Ranks
+) -> int:
+    """Put the best weights that were kept into ``model``, where the result is to be the best; the step of what it holds."""
+    kept = checkpoints.best(worker.folder.checkpoints) if options.keeps_best else None
+    best = ranks.folder(kept, worker.folder.checkpoints)
+    if best is not None:
+        _load_weights(model, best)
+    step = checkpoints.best_step_of(best) if best is not None else loop.step
+    if options.keeps_best and loop.best_val_step not in (None, step):
+        lost = f"the best weights, of step {loop.best_val_step}, could not be kept: published are those of step {step}"
+        worker.events.write("alert", kind="best-lost", level="warning", step=loop.step, message=lost)
+    return step
 
 
 def _losses(loop: TrainingLoop) -> dict[str, Any]:
