@@ -64,7 +64,8 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
     if world is not None:
         check_batch(options.batch_size, world.size)
     ready = _check_hosts(world, options)
-    warnings = [*resolved.warnings, *_changes(earlier, options)]
+    recovered, remembered = earlier.recovery_for(options) if earlier else (None, [])
+    warnings = [*resolved.warnings, *_changes(earlier, options), *remembered]
     job_id = store.new_id("train")
     adapter = _adapter_folder(options, job_id, earlier, overwrite=request.overwrite)
     options = options.model_copy(update={"adapter_path": str(adapter)})
@@ -85,6 +86,7 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
         resume_from=earlier.checkpoint if earlier else None,
         needs_bytes=memory.needs_bytes,
         world=world,
+        recovered=recovered,
     )
     memory.remember(folder)
     return _started(folder, backend, options, earlier, report, warnings)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mcp_server.errors import ArgumentError, JobError, PathError
-from mcp_server.jobs import store
+from mcp_server.jobs import recovery, store
 from mcp_server.jobs.files import write_json
+from mcp_server.jobs.recovery import Recovery
 from mcp_server.jobs.store import JobFolder, JobSpec, JobState, Status
 from mcp_server.training.options import TrainingOptions
 from mcp_server.training.request import TrainingRequest, resolve, resolve_length
@@ -170,6 +171,18 @@ def test_model_and_data_are_compared_by_where_they_are(project: Path, tmp_path: 
     with pytest.raises(ArgumentError, match="its state does not fit"):
         resumed(job, model="other")
     assert [warning.split()[0] for warning in resumed(job, data="other")[1]] == ["data"]
+
+
+def test_what_an_out_of_memory_led_to_is_carried_on_unless_the_call_changes_the_memory_needed(project: Path):
+    job = ended(project, batch_size=4, max_seq_length=512)
+    cut = Recovery(splits=4, grad_checkpoint=True, max_seq_length=256, rungs=["in 4 parts", "max_seq_length=256"])
+    recovery.write(job, cut)
+    for change, word in (({}, "goes on as that one did: in 4 parts"), ({"batch_size": 2}, "since batch_size changed")):
+        resolved = resolve(TrainingRequest.model_validate({"resume": job.job_id} | change))
+        assert resolved.earlier is not None
+        carried, warnings = resolved.earlier.recovery_for(resolved.options)
+        assert carried == (None if change else cut)
+        assert len(warnings) == 1 and word in warnings[0]
 
 
 def test_only_the_runs_own_adapter_may_be_there_without_overwrite(project: Path):
