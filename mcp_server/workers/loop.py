@@ -86,11 +86,11 @@ class TrainingLoop(TrainingCallback):
         self._train_set = train_set
         self._reporter = reporter
         self._ranks = ranks or Ranks()
-        self._share = Share(self._parts, self._ranks.number, self._ranks.size, plain=options.stock)
-        self.order = make_order(train_set, options, self._share)
+        self.share = Share(self._parts, self._ranks.number, self._ranks.size, plain=options.stock)
+        self.order = make_order(train_set, options, self.share)
         self.validation = None
         if valid_set is not None:
-            self.validation = Validation(valid_set, options, options.val_batches, self._ranks.number, self._ranks.size)
+            self.validation = Validation(valid_set, options, options.val_batches, self.share)
             self.validation.on_batch = self._amid_validation
         self.rows = {"train": len(train_set)} | ({} if valid_set is None else {"valid": len(valid_set)})
         self._watch = Watch()

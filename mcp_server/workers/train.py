@@ -88,9 +88,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     else:
         _begin(worker, options, again=bool(lowered.rungs))
     worker.events.write("data", rows=loop.rows, digest=artifacts.data_digest(data_files))
-    test = (
-        Validation(test_set, options, options.test_batches, ranks.number, ranks.size) if test_set is not None else None
-    )
+    test = Validation(test_set, options, options.test_batches, loop.share) if test_set is not None else None
     _check_data(worker, options, loop, test)
     chosen = _measures(worker, options, model, loop, ranks)
     trainable = _count_trainable(model)
@@ -350,7 +348,7 @@ def _test(
     except (UserError, job.Stopped):
         raise
     except Exception as error:
-        # No cause is given: fewer rows at once in training would not make the test smaller.
+        # No cause is given: nothing of a training that is over is to be done again.
         traceback.print_exc()
         raise TrainingFailed(f"the test failed: {job.failure(error).why}; {kept}") from error
     worker.events.write("test", loss=loss)
