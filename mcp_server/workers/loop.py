@@ -120,6 +120,7 @@ class TrainingLoop(TrainingCallback):
         self.best_val_loss: float | None = None
         self.best_val_step: int | None = None
         self.last_checkpoint: Path | None = None
+        self.last_checkpoint_step = 0  # its folder may have been renamed
 
     def resume(self, checkpoint: Path) -> None:
         """Put model, optimizer, data order, random numbers and counters back to where ``checkpoint`` was taken."""
@@ -128,7 +129,7 @@ class TrainingLoop(TrainingCallback):
         checkpoints.set_random_key(position["random_key"])
         self._window = Window.from_json(position["window"])
         self.step = self._begun_at = position["step"]
-        self.last_checkpoint = checkpoint
+        self.last_checkpoint, self.last_checkpoint_step = checkpoint, self.step
         for name in ("trained_tokens", "last_train_loss", "last_val_loss", "best_val_loss", "best_val_step"):
             setattr(self, name, position[name])
         self.tokens_before = self.trained_tokens
@@ -395,6 +396,7 @@ class TrainingLoop(TrainingCallback):
             self.last_checkpoint = checkpoints.save(
                 self._parent, self.step, self._model, self._optimizer, position, self._options.as_mlx_lm()
             )
+            self.last_checkpoint_step = self.step
             self._events.write("checkpoint", step=self.step, path=str(self.last_checkpoint))
             checkpoints.prune(self._parent, self._options.save_total_limit)
 

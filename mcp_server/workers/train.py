@@ -109,7 +109,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
             raise job.Stopped(loop.failure)  # all ranks found the same; rank 0 has it to say
         if loop.last_checkpoint is not None:
             _load_weights(model, loop.last_checkpoint)
-            _publish(worker, options, model, loop, weights_of_step=int(loop.last_checkpoint.name))
+            _publish(worker, options, model, loop, weights_of_step=loop.last_checkpoint_step)
         raise TrainingFailed(loop.failure)
     if loop.stopped:
         _end_stopped(worker, options, model, loop)

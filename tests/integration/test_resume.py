@@ -198,6 +198,21 @@ def test_resume_from_a_checkpoint_folder_that_was_moved(project: Path, tmp_path:
     assert weights(again) == weights(first)
 
 
+def test_run_that_fails_after_a_moved_checkpoint_goes_back_to_it_and_says_why(project: Path, tmp_path: Path):
+    chosen = options("lora", "sgd", lr_schedule=None, warmup=0, iters=4, val_batches=0)
+    first = run(**chosen, adapter_path="adapters/first")
+    finish(first)
+    shutil.copytree(first.checkpoints / "0000004", tmp_path / "good-one")
+    again = run(
+        resume=str(tmp_path / "good-one"), iters=40, learning_rate=1e38, save_every=99, adapter_path="adapters/again"
+    )
+    assert finish(again) == "failed"
+    assert "good-one; halve learning_rate" in (again.state().why or "")
+    assert weights(again) == weights(first)
+    record = json.loads((project / "adapters/again/provenance.json").read_text(encoding="utf-8"))
+    assert record["results"]["weights_of_step"] == 4
+
+
 def test_recovery_from_out_of_memory_outlives_a_resume(project: Path):
     first = run(**options("lora", "adam", iters=8), adapter_path="adapters/first")
     finish(first)
