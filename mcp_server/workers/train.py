@@ -371,8 +371,7 @@ def _end_stopped(worker: job.WorkerJob, options: TrainingOptions, model: nn.Modu
     if not worker.leads:
         raise job.Stopped(f"stopped with rank 0 at step {loop.step}")
     if worker.pause_requested and last is not None:  # else the adapter is all that can be kept
-        onward = f"stop_job(action='continue') or `mlx-training train --resume {worker.folder.job_id}`"
-        raise job.Stopped(f"paused {where}; go on with {onward}", status="paused")
+        raise job.Stopped(f"paused {where}; go on with {worker.onward}", status="paused")
     if loop.step == 0:
         raise job.Stopped(f"stopped as asked before its first step; there is no adapter, {kept}")
     adapter = _publish(worker, options, model, loop, **_losses(loop), weights_of_step=loop.step)
