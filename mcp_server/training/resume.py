@@ -62,9 +62,15 @@ class Earlier(BaseModel):
         """The options that hold where the call, whose arguments are ``given``, says nothing.
 
         A named schedule comes back as its name, so that it is made anew for another rate, warm-up or length.
-        Raises ArgumentError for a rate that would change nothing.
+        Raises ArgumentError for a rate, or for weights to begin with, that would change nothing.
         """
         kept = self.options.model_dump(mode="json", exclude_unset=True)
+        kept["resume_adapter_file"] = None  # the checkpoint has what became of these weights
+        if given.get("resume_adapter_file") is not None:
+            raise ArgumentError(
+                f"resume_adapter_file={given['resume_adapter_file']!r} would change nothing: a resumed run goes on with the "
+                "checkpoint's weights; leave it out, or leave resume out to begin a new run with that file"
+            )
         if (found := self._named_schedule()) is not None:
             kept["lr_schedule"], kept["warmup"] = found
         asked = given.get("lr_schedule")

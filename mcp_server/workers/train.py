@@ -33,7 +33,7 @@ from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import checkpoints, job
 from mcp_server.workers.guard import guard
 from mcp_server.workers.hub import load_rows
-from mcp_server.workers.loading import load_model
+from mcp_server.workers.loading import begin_with, load_model
 from mcp_server.workers.loop import TrainingLoop, cache_threshold
 from mcp_server.workers.proof import choose_loss
 from mcp_server.workers.ranks import Ranks
@@ -261,12 +261,7 @@ def make_trainable(model: nn.Module, options: TrainingOptions) -> None:
             "model; leave keys out to train all linear layers"
         )
     if options.resume_adapter_file is not None:
-        try:
-            model.load_weights(options.resume_adapter_file, strict=False)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise PathError(
-                f"resume_adapter_file {options.resume_adapter_file} can't be loaded: {error}; give an adapters.safetensors"
-            ) from error
+        begin_with(model, options.resume_adapter_file)
 
 
 def _same_start(ranks: Ranks, model: nn.Module) -> None:

@@ -173,6 +173,13 @@ def test_model_and_data_are_compared_by_where_they_are(project: Path, tmp_path: 
     assert [warning.split()[0] for warning in resumed(job, data="other")[1]] == ["data"]
 
 
+def test_weights_that_a_run_began_with_are_not_needed_to_go_on_and_others_are_refused(project: Path):
+    job = ended(project, resume_adapter_file="/deleted/since/adapters.safetensors")
+    assert resumed(job)[0].resume_adapter_file is None
+    with pytest.raises(ArgumentError, match=r"would change nothing.*leave resume out"):
+        resumed(job, resume_adapter_file="adapters/other")
+
+
 def test_what_an_out_of_memory_led_to_is_carried_on_unless_the_call_changes_the_memory_needed(project: Path):
     job = ended(project, batch_size=4, max_seq_length=512)
     cut = Recovery(splits=4, grad_checkpoint=True, max_seq_length=256, rungs=["in 4 parts", "max_seq_length=256"])
