@@ -113,6 +113,26 @@ def test_rate_that_would_change_nothing_is_refused(asked: dict[str, Any], change
         resumed(job, **change)
 
 
+@pytest.mark.parametrize("change", [{"max_grad_norm": 5.0}, {"skip_nonfinite": False}, {"fused_loss": False}])
+def test_change_of_an_update_or_its_loss_is_named(change: dict[str, Any], project: Path):
+    assert [warning.split()[0] for warning in resumed(ended(project), **change)[1]] == list(change)
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        ({"optimizer": "adafactor"}, "learning_rate=1e-05 and lr_schedule"),
+        ({"optimizer": "adafactor", "optimizer_config": {"adafactor": {"relative_step": False}}}, None),
+        ({"optimizer_config": {"adamw": {"weight_decay": 0.1}}}, "settings for adamw, but the optimizer is adam:"),
+        ({"optimizer_config": {"adamw": {}, "adam": {"eps": 1e-6}}}, None),
+    ],
+)
+def test_settings_that_the_optimizer_does_not_look_at_are_named(asked: dict[str, Any], word: str | None, project: Path):
+    warnings = resolve(TrainingRequest.model_validate({"model": "model", "data": "data"} | asked)).warnings
+    assert len(warnings) == (word is not None)
+    assert word is None or word in warnings[0]
+
+
 def test_length_that_does_not_stretch_the_schedule_is_named(project: Path):
     options, warnings = resumed(ended(project, **OWN), iters=1600)
     assert options.lr_schedule == OWN["lr_schedule"]
