@@ -30,6 +30,11 @@ def read(folder: JobFolder) -> Recovery:
     return Recovery.model_validate(read_json(_file(folder)) or {})
 
 
+def write(folder: JobFolder, recovery: Recovery) -> None:
+    """Record that the job's next worker starts with ``recovery``. Raises OSError."""
+    write_json(_file(folder), recovery.model_dump())
+
+
 def next_rung(folder: JobFolder, spec: JobSpec) -> Recovery | None:
     """One rung lower, recorded; None when the job may not recover or stands on the lowest rung."""
     options = spec.options
@@ -52,7 +57,7 @@ def next_rung(folder: JobFolder, spec: JobSpec) -> Recovery | None:
     else:
         return None
     lower = recovery.model_copy(update={**change, "rungs": [*recovery.rungs, text]})
-    write_json(_file(folder), lower.model_dump())
+    write(folder, lower)
     return lower
 
 

@@ -16,12 +16,13 @@ from pydantic import BaseModel, Field
 
 from mcp_server import launch, settings
 from mcp_server.errors import BusyError, JobError
-from mcp_server.jobs import lock, queue, store
+from mcp_server.jobs import lock, queue, recovery, store
 from mcp_server.jobs.cleanup import clean
 from mcp_server.jobs.events import tail
 from mcp_server.jobs.files import write_json
 from mcp_server.jobs.pace import seconds_left
 from mcp_server.jobs.process import ProcessIdentity
+from mcp_server.jobs.recovery import Recovery
 from mcp_server.jobs.store import JobFolder, JobSpec, JobState, Kind, Status
 from mcp_server.jobs.world import World
 from mcp_server.platform import interpreter
@@ -63,11 +64,13 @@ def start(
     needs_bytes: int | None = None,
     resume_from: Path | None = None,
     world: World | None = None,
+    recovered: Recovery | None = None,
 ) -> JobFolder:
     """Make a job and set it going in a process of its own. Raises BusyError when busy and told not to wait, JobError when
     another job that works or waits makes the same folder.
 
     ``python`` runs the worker, by default the interpreter that has mlx-lm. Kinds in ``store.SKIPS_LINE`` start at once.
+    ``recovered``: what an out-of-memory of the run that goes on led to.
     When it raises, the job's folder, ``scratch`` and an empty ``reserved`` are gone again.
     """
     spec = JobSpec(
@@ -91,6 +94,8 @@ def start(
         with store.creating():
             _check_target(spec, sweep())
             folder = store.create(spec)
+        if recovered is not None:
+            recovery.write(folder, recovered)
         _spawn(folder)
         state = _wait_until_settled(folder)
         if state.status == "cancelled" and state.why == store.REFUSED:

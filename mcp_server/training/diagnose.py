@@ -71,6 +71,10 @@ KNOWN: dict[str, tuple[str, str]] = {
         "turn the display off or work over ssh, lower max_seq_length or batch_size; AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1 helps some",
     ),
     "checkpoint-failed": ("the disk is full or can't be written", "free disk space; the last checkpoint is intact"),
+    "best-lost": (
+        "the disk was full at the best validation, or the run went on from a checkpoint without the best weights beside it",
+        "the best checkpoint left is published; run_benchmark compares it with the job's others, more iters may find a better",
+    ),
     "rows-cut": (
         "rows are longer than max_seq_length",
         "raise max_seq_length if memory allows, or excess_length_strategy='split'",

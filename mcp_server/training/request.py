@@ -70,7 +70,25 @@ def resolve(request: TrainingRequest) -> Resolved:
         earlier.check_fit(options)
         if "iters" in options.model_fields_set:
             earlier.check_length(options.iters)
-    return Resolved(options=options, earlier=earlier, warnings=warnings)
+    return Resolved(options=options, earlier=earlier, warnings=warnings + _without_effect(options))
+
+
+def _without_effect(options: TrainingOptions) -> list[str]:
+    """Warnings about what the chosen optimizer does not look at."""
+    found: list[str] = []
+    chosen, settings = options.optimizer, options.optimizer_config
+    if chosen == "adafactor" and settings.get(chosen, {}).get("relative_step", True):
+        found.append(
+            f"adafactor takes steps of its own size: learning_rate={options.learning_rate:g} and lr_schedule, though the log "
+            'shows their rate, change nothing; give optimizer_config={"adafactor": {"relative_step": false}} to use them'
+        )
+    others = [name for name, values in settings.items() if values and name != chosen]
+    if others:
+        found.append(
+            f"optimizer_config has settings for {', '.join(others)}, but the optimizer is {chosen}: they change nothing; "
+            f"give optimizer={others[0]!r}, or settings for {chosen}"
+        )
+    return found
 
 
 def _validate(values: dict[str, Any]) -> TrainingOptions:

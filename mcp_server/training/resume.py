@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from mcp_server import settings
 from mcp_server.datasets import hub
 from mcp_server.errors import ArgumentError, JobError, ModelError, PathError, explain
-from mcp_server.jobs import service, store
+from mcp_server.jobs import recovery, service, store
 from mcp_server.jobs.files import read_json
+from mcp_server.jobs.recovery import Recovery
 from mcp_server.jobs.store import JobFolder
 from mcp_server.models import folder as models
 from mcp_server.training import schedule
@@ -28,6 +29,9 @@ _EXACT = (
     "learning_rate",
     "lr_schedule",
     "optimizer_config",
+    "max_grad_norm",
+    "skip_nonfinite",
+    "fused_loss",
     "max_seq_length",
     "excess_length_strategy",
     "mask_prompt",
@@ -42,6 +46,8 @@ _EXACT = (
     "hostfile",
     "num_processes",
 )
+# Changing one of these changes the memory that a step needs: what an out-of-memory of the earlier run led to holds no more.
+_MEMORY = ("batch_size", "grad_checkpoint", "max_seq_length", "hosts", "hostfile", "num_processes")
 
 
 class Earlier(BaseModel):
@@ -53,14 +59,21 @@ class Earlier(BaseModel):
     options: TrainingOptions
     unknown: list[str]
     data_digest: str | None = None
+    recovered: Recovery = Field(default_factory=Recovery)
 
     def carried(self, given: dict[str, Any]) -> dict[str, Any]:
         """The options that hold where the call, whose arguments are ``given``, says nothing.
 
         A named schedule comes back as its name, so that it is made anew for another rate, warm-up or length.
-        Raises ArgumentError for a rate that would change nothing.
+        Raises ArgumentError for a rate, or for weights to begin with, that would change nothing.
         """
         kept = self.options.model_dump(mode="json", exclude_unset=True)
+        kept["resume_adapter_file"] = None  # the checkpoint has what became of these weights
+        if given.get("resume_adapter_file") is not None:
+            raise ArgumentError(
+                f"resume_adapter_file={given['resume_adapter_file']!r} would change nothing: a resumed run goes on with the "
+                "checkpoint's weights; leave it out, or leave resume out to begin a new run with that file"
+            )
         if (found := self._named_schedule()) is not None:
             kept["lr_schedule"], kept["warmup"] = found
         asked = given.get("lr_schedule")
@@ -109,6 +122,18 @@ class Earlier(BaseModel):
             )
         return found
 
+    def recovery_for(self, options: TrainingOptions) -> tuple[Recovery | None, list[str]]:
+        """What a continuation with ``options`` starts with, after an out-of-memory of the run that goes on; and its warning."""
+        if not self.recovered.rungs:
+            return None, []
+        rungs = "; ".join(self.recovered.rungs)
+        changed = [name for name in _MEMORY if getattr(options, name) != getattr(self.options, name)]
+        if changed:
+            text = f"what the earlier run did when it ran out of memory ({rungs}) does not hold here"
+            return None, [f"{text}, since {', '.join(changed)} changed; with auto_recover=true it is found anew"]
+        text = f"the earlier run ran out of memory, and this one goes on as that one did: {rungs}"
+        return self.recovered, [f"{text}; give another batch_size, grad_checkpoint or max_seq_length to end that"]
+
     def _named_schedule(self) -> tuple[str, int] | None:
         options = self.options
         if isinstance(options.lr_schedule, str):
@@ -156,6 +181,7 @@ def find(name: str) -> Earlier:
         options=validated,
         unknown=sorted(options.keys() - known.keys()),
         data_digest=record.get("data_digest"),
+        recovered=recovery.read(job) if job is not None else Recovery(),
     )
 
 

@@ -65,7 +65,8 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
     if world is not None:
         check_batch(options.batch_size, world.size)
     ready = _check_hosts(world, options)
-    warnings = [*resolved.warnings, *_changes(earlier, options)]
+    recovered, remembered = earlier.recovery_for(options) if earlier else (None, [])
+    warnings = [*resolved.warnings, *_changes(earlier, options), *remembered]
     job_id = store.new_id("train")
     adapter = _adapter_folder(options, job_id, earlier, overwrite=request.overwrite)
     options = options.model_copy(update={"adapter_path": str(adapter)})
@@ -86,6 +87,7 @@ def start_training(request: TrainingRequest) -> TrainingStarted:
         resume_from=earlier.checkpoint if earlier else None,
         needs_bytes=memory.needs_bytes,
         world=world,
+        recovered=recovered,
     )
     memory.remember(folder)
     return _started(folder, backend, options, earlier, report, warnings)
@@ -172,7 +174,20 @@ def _check_start_weights(options: TrainingOptions) -> TrainingOptions:
         file = file / "adapters.safetensors"
     if not file.is_file():
         raise PathError(f"resume_adapter_file {file} does not exist; give the adapters.safetensors to begin with")
-    models.tensors(file)
+    lora = {name: one["shape"] for name, one in models.tensors(file).items() if name.endswith(".lora_a")}
+    if options.fine_tune_type != "full" and not lora:
+        raise PathError(
+            f"resume_adapter_file {file} holds no weights that mlx-lm's LoRA has (named ….lora_a); "
+            "give the adapters.safetensors of an adapter that mlx-lm trained"
+        )
+    rank = options.lora_parameters.rank
+    # A layer of experts has three dimensions: the job itself compares all names and shapes.
+    other = [shape[-1] for shape in lora.values() if len(shape) == 2 and shape[-1] != rank]
+    if options.fine_tune_type != "full" and other:
+        raise PathError(
+            f"resume_adapter_file {file} is of rank {other[0]} but this run's is {rank}; "
+            f"give lora_parameters with rank {other[0]}, or another file"
+        )
     return options.model_copy(update={"resume_adapter_file": str(file)})
 
 

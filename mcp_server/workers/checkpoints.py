@@ -22,7 +22,7 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_unflatten
 
-from mcp_server.jobs.files import sync_folder
+from mcp_server.jobs.files import read_json, sync_folder
 
 WEIGHTS, CONFIG, OPTIMIZER, POSITION = (
     "adapters.safetensors",
@@ -51,13 +51,24 @@ def _write_folder(
     target = parent / name
     if (target / POSITION).exists():
         return target  # the same step again, after a resume
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
-    try:
+
+    def fill(temporary: Path) -> None:
         for file, write in files.items():
             write(temporary / file)
         (temporary / CONFIG).write_text(json.dumps(config, indent=4), encoding="utf-8")
         (temporary / POSITION).write_text(json.dumps(record), encoding="utf-8")
+
+    _appear(target, fill)
+    return target
+
+
+def _appear(target: Path, fill: Callable[[Path], None]) -> None:
+    """Let ``fill`` write a temporary folder; on the disk, it gets its name."""
+    parent = target.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
+    try:
+        fill(temporary)
         for file in temporary.iterdir():
             _sync(file)
         sync_folder(temporary)
@@ -66,7 +77,6 @@ def _write_folder(
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_folder(parent)
-    return target
 
 
 def save_weights(file: Path, model: nn.Module) -> None:
@@ -117,28 +127,43 @@ def save_best(parent: Path, step: int, val_loss: float, model: nn.Module, config
     return folder
 
 
-def carry_best(source: Path, parent: Path, step: int) -> None:
-    """Copy the best weights, those of ``step``, from the checkpoints of the run that goes on, unless they are in ``parent``.
+def carry_best(source: Path, parent: Path, best_step: int | None, step: int) -> None:
+    """Have in ``parent`` the best weights, those of ``best_step``, of a run that goes on at ``step`` from a checkpoint in
+    ``source``, where they are still there.
 
-    A run killed after a later best has them no more; going on exactly, it comes to that best again.
+    A run killed after a later best has them no more; going on exactly, it comes to that best again. Going on with other
+    rows, as after an out-of-memory, it need not: bests of later steps go.
     """
-    found, target = source / f"best-{step:07d}", parent / f"best-{step:07d}"
-    if not (found / POSITION).exists() or target.exists():
+    for later in parent.glob("best-*"):
+        if best_step_of(later) > step:
+            shutil.rmtree(later, ignore_errors=True)
+    if best_step is None:
         return
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=parent))
-    try:
+    found, target = source / f"best-{best_step:07d}", parent / f"best-{best_step:07d}"
+
+    def fill(temporary: Path) -> None:
         shutil.copytree(found, temporary, dirs_exist_ok=True)
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+
+    if (found / POSITION).exists() and not target.exists():
+        _appear(target, fill)
 
 
 def best(parent: Path) -> Path | None:
-    """The folder of the lowest validation loss."""
+    """The folder of the lowest validation loss whose weights could be kept."""
     found = sorted(parent.glob(f"best-*/{POSITION}"))
     return found[-1].parent if found else None
+
+
+def best_step_of(folder: Path) -> int:
+    """The step whose weights ``folder``, a ``best-<step>``, holds."""
+    return int(folder.name.removeprefix("best-"))
+
+
+def beats_best(parent: Path, val_loss: float) -> bool:
+    """Whether weights of this loss are better than those that are kept: on a full disk they need not be the best so far."""
+    kept = best(parent)
+    record = read_json(kept / POSITION) if kept is not None else None
+    return record is None or val_loss < record["val_loss"]
 
 
 def finite(model: nn.Module) -> bool:

@@ -82,9 +82,21 @@ class WorkerJob:
                 os.utime(self.folder.metrics)
 
     def check_stop(self) -> None:
-        """Raise Stopped if a stop was asked for; for places where nothing need be saved."""
-        if self._stop:
+        """Raise Stopped if a stop was asked for; for places where nothing need be saved: also before a training goes on."""
+        if not self._stop:
+            return
+        last = self.folder.last_checkpoint()
+        if last is None:
             raise Stopped("stopped as asked; nothing was kept")
+        kept = f"as asked before it went on; the last checkpoint is {last}; go on with {self.onward}"
+        if self.pause_requested:
+            raise Stopped(f"paused {kept}", status="paused")
+        raise Stopped(f"stopped {kept}")
+
+    @property
+    def onward(self) -> str:
+        """How a training that was stopped goes on."""
+        return f"stop_job(action='continue') or `mlx-training train --resume {self.folder.job_id}`"
 
     def phase(self, name: str, **fields: Any) -> None:
         """Say what begins now."""

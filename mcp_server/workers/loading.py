@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.tuner.utils import load_adapters
 from mlx_lm.utils import load, load_tokenizer
 
-from mcp_server.errors import ModelError
+from mcp_server.errors import ModelError, PathError
 from mcp_server.models.folder import locate
 
 # Said aloud: left unsaid, transformers asks on standard input whether to run the model's code, and takes a "y" for a yes.
@@ -104,3 +104,25 @@ def not_finite(model: nn.Module) -> list[str]:
         if mx.issubdtype(value.dtype, mx.floating) and not mx.isfinite(value).all().item():
             found.append(name)
     return found
+
+
+def begin_with(model: nn.Module, file: str) -> None:
+    """Put the weights in ``file``, of an earlier adapter, into those that are to be trained.
+
+    Raises PathError for weights that are not among these or have another shape: mlx-lm leaves the former out in silence, and
+    takes the latter as they are.
+    """
+    try:
+        weights = cast(dict[str, mx.array], mx.load(file))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise PathError(f"resume_adapter_file {file} can't be loaded: {error}; give an adapters.safetensors") from error
+    trained = dict(cast(list[tuple[str, mx.array]], tree_flatten(model.trainable_parameters())))
+    for name, weight in weights.items():
+        own = trained.get(name)
+        if own is None or own.shape != weight.shape:
+            here = f"have the shape {own.shape}" if own is not None else "are none that this run trains"
+            raise PathError(
+                f"resume_adapter_file {file} does not fit: its weights {name}, of shape {weight.shape}, {here}; give the "
+                "fine_tune_type, num_layers and lora_parameters that it was made with (adapter_config.json), or another file"
+            )
+    model.load_weights(list(weights.items()), strict=False)

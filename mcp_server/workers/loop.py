@@ -86,11 +86,11 @@ class TrainingLoop(TrainingCallback):
         self._train_set = train_set
         self._reporter = reporter
         self._ranks = ranks or Ranks()
-        self._share = Share(self._parts, self._ranks.number, self._ranks.size, plain=options.stock)
-        self.order = make_order(train_set, options, self._share)
+        self.share = Share(self._parts, self._ranks.number, self._ranks.size, plain=options.stock)
+        self.order = make_order(train_set, options, self.share)
         self.validation = None
         if valid_set is not None:
-            self.validation = Validation(valid_set, options, options.val_batches, self._ranks.number, self._ranks.size)
+            self.validation = Validation(valid_set, options, options.val_batches, self.share)
             self.validation.on_batch = self._amid_validation
         self.rows = {"train": len(train_set)} | ({} if valid_set is None else {"valid": len(valid_set)})
         self._watch = Watch()
@@ -120,6 +120,7 @@ class TrainingLoop(TrainingCallback):
         self.best_val_loss: float | None = None
         self.best_val_step: int | None = None
         self.last_checkpoint: Path | None = None
+        self.last_checkpoint_step = 0  # its folder may have been renamed
 
     def resume(self, checkpoint: Path) -> None:
         """Put model, optimizer, data order, random numbers and counters back to where ``checkpoint`` was taken."""
@@ -128,7 +129,7 @@ class TrainingLoop(TrainingCallback):
         checkpoints.set_random_key(position["random_key"])
         self._window = Window.from_json(position["window"])
         self.step = self._begun_at = position["step"]
-        self.last_checkpoint = checkpoint
+        self.last_checkpoint, self.last_checkpoint_step = checkpoint, self.step
         for name in ("trained_tokens", "last_train_loss", "last_val_loss", "best_val_loss", "best_val_step"):
             setattr(self, name, position[name])
         self.tokens_before = self.trained_tokens
@@ -139,9 +140,9 @@ class TrainingLoop(TrainingCallback):
             name: digest for name, digest in trained_on.items() if digest not in (None, self.data_files.get(name))
         }
         self.data_before = others | position.get("data_before", {})
-        step = self.best_val_step
-        if step is not None and self._ranks.leads:
-            self._guard(lambda: checkpoints.carry_best(checkpoint.parent, self._parent, step))
+        if self._ranks.leads:
+            source, own = checkpoint.parent, self._parent
+            self._guard(lambda: checkpoints.carry_best(source, own, self.best_val_step, self.step))
         self._events.write("resume", step=self.step, total=self._options.iters, checkpoint=str(checkpoint))
         lost = position.get("steps_in_no_update", 0)
         if lost:
@@ -348,10 +349,8 @@ class TrainingLoop(TrainingCallback):
             self._validations_without_gain += 1
         if self.best_val_loss is None or loss < self.best_val_loss:
             self.best_val_loss, self.best_val_step = loss, self.step
-            if self._ranks.leads:
-                self._guard(
-                    lambda: checkpoints.save_best(self._parent, self.step, loss, self._model, options.as_mlx_lm())
-                )
+        if self._ranks.leads and checkpoints.beats_best(self._parent, loss):
+            self._guard(lambda: checkpoints.save_best(self._parent, self.step, loss, self._model, options.as_mlx_lm()))
         patience = options.early_stopping_patience
         if patience is not None and self._validations_without_gain >= patience:
             self.stopped_early = True
@@ -397,6 +396,7 @@ class TrainingLoop(TrainingCallback):
             self.last_checkpoint = checkpoints.save(
                 self._parent, self.step, self._model, self._optimizer, position, self._options.as_mlx_lm()
             )
+            self.last_checkpoint_step = self.step
             self._events.write("checkpoint", step=self.step, path=str(self.last_checkpoint))
             checkpoints.prune(self._parent, self._options.save_total_limit)
 

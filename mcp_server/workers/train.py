@@ -33,7 +33,7 @@ from mcp_server.training.options import TrainingOptions
 from mcp_server.workers import checkpoints, job
 from mcp_server.workers.guard import guard
 from mcp_server.workers.hub import load_rows
-from mcp_server.workers.loading import load_model
+from mcp_server.workers.loading import begin_with, load_model
 from mcp_server.workers.loop import TrainingLoop, cache_threshold
 from mcp_server.workers.proof import choose_loss
 from mcp_server.workers.ranks import Ranks
@@ -88,9 +88,7 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
     else:
         _begin(worker, options, again=bool(lowered.rungs))
     worker.events.write("data", rows=loop.rows, digest=artifacts.data_digest(data_files))
-    test = (
-        Validation(test_set, options, options.test_batches, ranks.number, ranks.size) if test_set is not None else None
-    )
+    test = Validation(test_set, options, options.test_batches, loop.share) if test_set is not None else None
     _check_data(worker, options, loop, test)
     chosen = _measures(worker, options, model, loop, ranks)
     trainable = _count_trainable(model)
@@ -111,20 +109,17 @@ def train(worker: job.WorkerJob) -> dict[str, Any]:
             raise job.Stopped(loop.failure)  # all ranks found the same; rank 0 has it to say
         if loop.last_checkpoint is not None:
             _load_weights(model, loop.last_checkpoint)
-            _publish(worker, options, model, loop, weights_of_step=int(loop.last_checkpoint.name))
+            _publish(worker, options, model, loop, weights_of_step=loop.last_checkpoint_step)
         raise TrainingFailed(loop.failure)
     if loop.stopped:
         _end_stopped(worker, options, model, loop)
     seconds = time.time() - started
-    kept = checkpoints.best(worker.folder.checkpoints) if options.keeps_best else None
-    best = ranks.folder(kept, worker.folder.checkpoints)
-    if best is not None:
-        _load_weights(model, best)
+    weights_of_step = _take_best(worker, options, model, loop, ranks)
     result = _losses(loop) | {
         "seconds": round(seconds, 1),
         "tokens_per_second": round((loop.trained_tokens - loop.tokens_before) / seconds, 1) or None,
         "stopped_early": loop.stopped_early or None,
-        "weights_of_step": loop.best_val_step if best is not None else loop.step,
+        "weights_of_step": weights_of_step,
         "peak_memory_gb": round(ranks.largest(mx.get_peak_memory()) / 1e9, 3),
         "ranks": ranks.size if ranks.size > 1 else None,
         "trainable_parameters": trainable,
@@ -151,6 +146,21 @@ def _begin_log(worker: job.WorkerJob, checkpoint: Path, total: int) -> None:
     step = (read_json(checkpoint / checkpoints.POSITION) or {}).get("step", 0)
     events.copy_history(checkpoint.parent.parent / "metrics.jsonl", worker.folder.metrics, step)
     worker.events.write("resume", step=step, total=total, checkpoint=str(checkpoint))
+
+
+def _take_best(
+    worker: job.WorkerJob, options: TrainingOptions, model: nn.Module, loop: TrainingLoop, ranks: Ranks
+) -> int:
+    """Put the best weights that were kept into ``model``, where the result is to be the best; the step of what it holds."""
+    kept = checkpoints.best(worker.folder.checkpoints) if options.keeps_best else None
+    best = ranks.folder(kept, worker.folder.checkpoints)
+    if best is not None:
+        _load_weights(model, best)
+    step = checkpoints.best_step_of(best) if best is not None else loop.step
+    if options.keeps_best and loop.best_val_step not in (None, step):
+        lost = f"the best weights, of step {loop.best_val_step}, could not be kept: published are those of step {step}"
+        worker.events.write("alert", kind="best-lost", level="warning", step=loop.step, message=lost)
+    return step
 
 
 def _losses(loop: TrainingLoop) -> dict[str, Any]:
@@ -251,12 +261,7 @@ def make_trainable(model: nn.Module, options: TrainingOptions) -> None:
             "model; leave keys out to train all linear layers"
         )
     if options.resume_adapter_file is not None:
-        try:
-            model.load_weights(options.resume_adapter_file, strict=False)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise PathError(
-                f"resume_adapter_file {options.resume_adapter_file} can't be loaded: {error}; give an adapters.safetensors"
-            ) from error
+        begin_with(model, options.resume_adapter_file)
 
 
 def _same_start(ranks: Ranks, model: nn.Module) -> None:
@@ -338,7 +343,7 @@ def _test(
     except (UserError, job.Stopped):
         raise
     except Exception as error:
-        # No cause is given: fewer rows at once in training would not make the test smaller.
+        # No cause is given: nothing of a training that is over is to be done again.
         traceback.print_exc()
         raise TrainingFailed(f"the test failed: {job.failure(error).why}; {kept}") from error
     worker.events.write("test", loss=loss)
@@ -361,8 +366,7 @@ def _end_stopped(worker: job.WorkerJob, options: TrainingOptions, model: nn.Modu
     if not worker.leads:
         raise job.Stopped(f"stopped with rank 0 at step {loop.step}")
     if worker.pause_requested and last is not None:  # else the adapter is all that can be kept
-        onward = f"stop_job(action='continue') or `mlx-training train --resume {worker.folder.job_id}`"
-        raise job.Stopped(f"paused {where}; go on with {onward}", status="paused")
+        raise job.Stopped(f"paused {where}; go on with {worker.onward}", status="paused")
     if loop.step == 0:
         raise job.Stopped(f"stopped as asked before its first step; there is no adapter, {kept}")
     adapter = _publish(worker, options, model, loop, **_losses(loop), weights_of_step=loop.step)

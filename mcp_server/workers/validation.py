@@ -7,6 +7,7 @@ many the same few at each validation; stock draws other batches each time and le
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, cast
 
 import mlx.core as mx
@@ -15,7 +16,7 @@ import numpy as np
 from mlx_lm.tuner import trainer
 
 from mcp_server.training.options import TrainingOptions
-from mcp_server.workers.batches import Batch, StockOrder
+from mcp_server.workers.batches import Batch, Share, StockOrder
 from mcp_server.workers.losses import masked_loss
 from mcp_server.workers.tokens import TokenRows
 
@@ -23,13 +24,13 @@ _SEED = 0  # which rows are looked at when not all are: the same for every run, 
 
 
 class Validation:
-    """``batches`` batches of ``rows``, -1 for all."""
+    """``batches`` batches of ``rows``, -1 for all, of which this rank takes its ``share``."""
 
-    def __init__(self, rows: TokenRows, options: TrainingOptions, batches: int, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(self, rows: TokenRows, options: TrainingOptions, batches: int, share: Share | None = None) -> None:
         self.rows = rows
         self._size = options.batch_size
         self._count = batches
-        self._rank, self._ranks = rank, ranks
+        self._share = share or Share()
         self._stock = None if options.buckets else StockOrder(rows, options.batch_size)
         self._fixed: list[Batch] | None = None
         # Before each batch, on every rank alike; what it raises ends the validation.
@@ -43,7 +44,7 @@ class Validation:
                 model=model,
                 dataset=self.rows,
                 batch_size=self._size,
-                num_batches=self._count if self._stock is not None else -1,
+                num_batches=-1,  # counted in _iterate, since it may be told of parts of batches
                 max_seq_length=self.rows.max_seq_length,
                 loss=loss,
                 iterate_batches=self._iterate,
@@ -73,9 +74,16 @@ class Validation:
         return [pieces[at : at + self._size] for at in range(0, len(pieces), self._size)]
 
     def _iterate(self, **_: Any) -> Iterator[tuple[mx.array, mx.array]]:
-        batches = iter(self.batches()) if self._stock is None else self._stock.epoch()
+        batches = iter(self.batches())
+        if self._stock is not None:
+            batches = islice(self._stock.epoch(), None if self._count == -1 else self._count)
         for batch in batches:
             self.on_batch()
             # A rank that has no row of a small last batch has one batch less: the sums are taken over all ranks at the end.
-            if mine := batch[self._rank :: self._ranks]:
-                yield self.rows.batch(mine)
+            # After an out-of-memory in parts, as in training: their sums are those of the whole batch.
+            yield from (self.rows.batch(part) for part in self._share.of(batch) if self._has_a_mean(part))
+
+    def _has_a_mean(self, part: Batch) -> bool:
+        """Whether ``part`` is to be looked at. One without a trained token, which has no mean, is not; but a whole batch
+        is: mlx-lm has none for it either."""
+        return bool(part) and (self._share.parts == 1 or any(map(self.rows.counted, part)))

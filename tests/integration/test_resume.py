@@ -13,8 +13,9 @@ from mcp.client import Client
 
 from mcp_server.adapters.listing import AdapterRequest, list_adapters
 from mcp_server.errors import ArgumentError, JobError, PathError
-from mcp_server.jobs import service
+from mcp_server.jobs import recovery, service
 from mcp_server.jobs.events import read_since
+from mcp_server.jobs.recovery import Recovery
 from mcp_server.training.request import TrainingRequest, resolve
 from mcp_server.training.start import start_training
 from tests import exactness
@@ -231,6 +232,34 @@ def test_resume_from_a_checkpoint_folder_that_was_moved(project: Path, tmp_path:
     again = run(resume=str(tmp_path / "taken-away"), adapter_path="adapters/again")
     assert finish(again) == "completed", again.state().why
     assert weights(again) == weights(first)
+
+
+def test_run_that_fails_after_a_moved_checkpoint_goes_back_to_it_and_says_why(project: Path, tmp_path: Path):
+    chosen = options("lora", "sgd", lr_schedule=None, warmup=0, iters=4, val_batches=0)
+    first = run(**chosen, adapter_path="adapters/first")
+    finish(first)
+    shutil.copytree(first.checkpoints / "0000004", tmp_path / "good-one")
+    again = run(
+        resume=str(tmp_path / "good-one"), iters=40, learning_rate=1e38, save_every=99, adapter_path="adapters/again"
+    )
+    assert finish(again) == "failed"
+    assert "good-one; halve learning_rate" in (again.state().why or "")
+    assert weights(again) == weights(first)
+    record = json.loads((project / "adapters/again/provenance.json").read_text(encoding="utf-8"))
+    assert record["results"]["weights_of_step"] == 4
+
+
+def test_recovery_from_out_of_memory_outlives_a_resume(project: Path):
+    first = run(**options("lora", "adam", iters=8), adapter_path="adapters/first")
+    finish(first)
+    recovery.write(first, Recovery(splits=2, rungs=["batch_size 2 in 2 parts of 1"]))
+    started = start_training(TrainingRequest(resume=first.job_id, iters=12))
+    assert any("goes on as that one did: batch_size 2 in 2 parts" in warning for warning in started.warnings)
+    again = exactness.store.get(started.job_id)
+    assert finish(again) == "completed", again.state().why
+    outcome = again.outcome()
+    assert outcome is not None and outcome.result is not None
+    assert outcome.result["recovered"] == ["batch_size 2 in 2 parts of 1"]
 
 
 def test_changes_that_break_exactness_are_named_and_impossible_ones_refused(project: Path):

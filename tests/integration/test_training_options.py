@@ -229,7 +229,7 @@ async def _train_in_little_memory(project: Path, group: Path, *, auto_recover: b
     make_tiny_model(project / "wide", hidden=32, layers=1, vocab=30_000)
     text = " ".join(["word"] * 40)
     write_data(project, rows(*[chat(text, text) for _ in range(16)]))
-    arguments = training(model="wide", iters=1, max_seq_length=64, val_batches=0, auto_recover=auto_recover)
+    arguments = training(model="wide", iters=1, max_seq_length=64, val_batches=1, auto_recover=auto_recover)
     async with Client(build_server()) as client:
         small = start_in(group, arguments | {"batch_size": 1, "adapter_path": "adapters/small"})
         assert (await end_of(client, small))["status"] == "completed"

@@ -417,6 +417,27 @@ def test_validation_has_every_row_or_always_the_same_ones():
     assert len(Validation(rows_of(realistic(30), stock=True), options(stock=True), -1)) == 7
 
 
+@pytest.mark.parametrize("stock", [False, True])
+def test_validation_after_an_out_of_memory_holds_fewer_rows_at_once_and_gives_the_same_loss(stock: bool):
+    """One row has nothing to learn and would have no mean alone."""
+    rows = rows_of([9, 40, 4, 7, 64, 25, 33, 10], prompt=5, stock=stock)
+    mx.random.seed(0)
+    model, found, most = _Next(), [], []
+    sizes: list[int] = []
+
+    def seen(model: nn.Module, tokens: mx.array, where: mx.array) -> tuple[mx.array, mx.array]:
+        sizes.append(tokens.shape[0])
+        return masked_loss(model, tokens, where)
+
+    for parts in (1, 2, 4):
+        np.random.seed(1)
+        sizes.clear()
+        found.append(Validation(rows, options(stock=stock), -1, Share(parts)).loss(model, seen))
+        most.append(max(sizes))
+    assert found[1:] == pytest.approx([found[0]] * 2, abs=1e-6)
+    assert most == [4, 2, 1]
+
+
 def test_array_that_the_allocator_could_not_move_is_made_again_without_its_cache(monkeypatch: pytest.MonkeyPatch):
     """CUDA alone: the error is MLX's, seen once on two H200s; any other is the caller's."""
     make, said = mx.array, ["cudaMemcpy(data, buf.data, buf.size, kind) failed: invalid argument"]

@@ -28,6 +28,13 @@ def checkpoint(folder: Path) -> Path:
     return checkpoints.save(folder, 4, model, optimizer, {"order": {}}, {"rank": 8})
 
 
+def carried_best(folder: Path) -> Path:
+    earlier = folder / "earlier"
+    checkpoints.save_best(earlier, 4, 0.5, nn.Linear(2, 2), {"rank": 8})
+    checkpoints.carry_best(earlier, folder, 4, 9)
+    return folder / "best-0000004"
+
+
 def data_set(folder: Path) -> Path:
     with Staging(folder / "data") as staging:
         (staging.folder / "train.jsonl").write_text('{"text": "a"}\n', encoding="utf-8")
@@ -63,7 +70,9 @@ def previous_adapter_copied(folder: Path) -> Path:
         return previous_adapter(folder)
 
 
-@pytest.mark.parametrize("write", [record, checkpoint, data_set, model, previous_adapter, previous_adapter_copied])
+@pytest.mark.parametrize(
+    "write", [record, checkpoint, carried_best, data_set, model, previous_adapter, previous_adapter_copied]
+)
 def test_everything_is_on_the_disk_before_it_has_its_name_and_the_name_is_too(
     write: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from mcp_server.errors import ArgumentError, JobError, PathError
-from mcp_server.jobs import store
+from mcp_server.jobs import recovery, store
 from mcp_server.jobs.files import write_json
+from mcp_server.jobs.recovery import Recovery
 from mcp_server.jobs.store import JobFolder, JobSpec, JobState, Status
 from mcp_server.training.options import TrainingOptions
 from mcp_server.training.request import TrainingRequest, resolve, resolve_length
@@ -112,6 +113,26 @@ def test_rate_that_would_change_nothing_is_refused(asked: dict[str, Any], change
         resumed(job, **change)
 
 
+@pytest.mark.parametrize("change", [{"max_grad_norm": 5.0}, {"skip_nonfinite": False}, {"fused_loss": False}])
+def test_change_of_an_update_or_its_loss_is_named(change: dict[str, Any], project: Path):
+    assert [warning.split()[0] for warning in resumed(ended(project), **change)[1]] == list(change)
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        ({"optimizer": "adafactor"}, "learning_rate=1e-05 and lr_schedule"),
+        ({"optimizer": "adafactor", "optimizer_config": {"adafactor": {"relative_step": False}}}, None),
+        ({"optimizer_config": {"adamw": {"weight_decay": 0.1}}}, "settings for adamw, but the optimizer is adam:"),
+        ({"optimizer_config": {"adamw": {}, "adam": {"eps": 1e-6}}}, None),
+    ],
+)
+def test_settings_that_the_optimizer_does_not_look_at_are_named(asked: dict[str, Any], word: str | None, project: Path):
+    warnings = resolve(TrainingRequest.model_validate({"model": "model", "data": "data"} | asked)).warnings
+    assert len(warnings) == (word is not None)
+    assert word is None or word in warnings[0]
+
+
 def test_length_that_does_not_stretch_the_schedule_is_named(project: Path):
     options, warnings = resumed(ended(project, **OWN), iters=1600)
     assert options.lr_schedule == OWN["lr_schedule"]
@@ -170,6 +191,25 @@ def test_model_and_data_are_compared_by_where_they_are(project: Path, tmp_path: 
     with pytest.raises(ArgumentError, match="its state does not fit"):
         resumed(job, model="other")
     assert [warning.split()[0] for warning in resumed(job, data="other")[1]] == ["data"]
+
+
+def test_weights_that_a_run_began_with_are_not_needed_to_go_on_and_others_are_refused(project: Path):
+    job = ended(project, resume_adapter_file="/deleted/since/adapters.safetensors")
+    assert resumed(job)[0].resume_adapter_file is None
+    with pytest.raises(ArgumentError, match=r"would change nothing.*leave resume out"):
+        resumed(job, resume_adapter_file="adapters/other")
+
+
+def test_what_an_out_of_memory_led_to_is_carried_on_unless_the_call_changes_the_memory_needed(project: Path):
+    job = ended(project, batch_size=4, max_seq_length=512)
+    cut = Recovery(splits=4, grad_checkpoint=True, max_seq_length=256, rungs=["in 4 parts", "max_seq_length=256"])
+    recovery.write(job, cut)
+    for change, word in (({}, "goes on as that one did: in 4 parts"), ({"batch_size": 2}, "since batch_size changed")):
+        resolved = resolve(TrainingRequest.model_validate({"resume": job.job_id} | change))
+        assert resolved.earlier is not None
+        carried, warnings = resolved.earlier.recovery_for(resolved.options)
+        assert carried == (None if change else cut)
+        assert len(warnings) == 1 and word in warnings[0]
 
 
 def test_only_the_runs_own_adapter_may_be_there_without_overwrite(project: Path):

@@ -71,3 +71,28 @@ def test_a_token_where_a_long_error_is_cut_is_taken_out_whole(folder: JobFolder)
     assert work(folder, f"raise KeyError('x' * 470 + ' {TOKEN}')") == 1
     outcome = folder.outcome()
     assert outcome is not None and TOKEN[:8] not in json.dumps(outcome.model_dump())
+
+
+@pytest.mark.parametrize(("action", "status"), [("pause", "paused"), ("stop", "cancelled")])
+@pytest.mark.parametrize("own", [False, True])
+def test_training_that_is_stopped_before_it_goes_on_names_its_last_checkpoint(
+    own: bool, action: str, status: str, folder: JobFolder, tmp_path: Path
+):
+    """Of a resumed run the one that it begins at; after an out-of-memory its own."""
+    last = (folder.checkpoints if own else tmp_path) / "0000005"
+    last.mkdir(parents=True)
+    write_json(last / "checkpoint.json", {})
+    spec = folder.spec().model_dump() | {"resume_from": None if own else str(last)}
+    write_json(folder.path / "spec.json", spec)
+    write_json(folder.stop_request, {"action": action})
+    assert work(folder, "worker.on_stop(15, None)\nworker.phase('loading model')") == 0
+    outcome = folder.outcome()
+    assert outcome is not None and outcome.status == status
+    assert f"the last checkpoint is {last}; go on with" in (outcome.why or "")
+
+
+def test_job_that_is_stopped_with_nothing_done_says_so(folder: JobFolder):
+    write_json(folder.stop_request, {"action": "pause"})
+    assert work(folder, "worker.on_stop(15, None)\nworker.phase('loading model')") == 0
+    outcome = folder.outcome()
+    assert outcome is not None and outcome.status == "cancelled" and "nothing was kept" in (outcome.why or "")
