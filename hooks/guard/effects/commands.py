@@ -24,10 +24,11 @@ FAMILIES = {
     "test [ declare local export typeset readonly printf echo trap builtin command hash type which let mapfile readarray "
     "getopts wait jobs fg bg disown break continue print zmodload setopt unsetopt autoload",
     "wrappers": "sudo doas env nohup timeout gtimeout nice ionice renice time stdbuf setsid caffeinate taskpolicy chrt "
-    "xargs gxargs parallel busybox toybox uv uvx poetry conda mamba micromamba pipx pixi rye hatch pdm pipenv mise asdf "
+    "busybox toybox uv uvx poetry conda mamba micromamba pipx pixi rye hatch pdm pipenv mise asdf "
     "direnv arch script unbuffer watch entr flock strace ltrace gdb lldb dtruss xcrun npx bunx pnpm yarn npm "
     "accelerate torchrun mlx.launch su runuser noglob nocorrect - then ssh at batch screen tmux expect chronic ts "
     "rosetta sandbox-exec systemd-run unshare fakeroot faketime proot",
+    "xargs": "xargs gxargs parallel",
     "shells": "sh bash zsh dash ksh ash mksh fish rbash csh tcsh osascript make gmake just task",
     "files": "rm rmdir unlink srm grm trash rimraf del-cli wipe shred gshred mv gmv cp gcp ln install ginstall rename "
     "truncate gtruncate dd tee sponge touch mkdir ditto scp gio fallocate mktemp trash-put rip chmod chown chflags xattr",
