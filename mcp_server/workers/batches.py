@@ -120,7 +120,8 @@ class BatchOrder:
         if not self.weighs:
             return self.rows.batch(part)
         weight = self.weight(batch) * self._share.weight(part, batch, self.rows)
-        arrays = self.rows.batch(part) if part else self.rows.blank(batch[0])
+        # Of a part without a trained token (none of its rows has one, or it has no rows) stock's loss would be 0/0.
+        arrays = self.rows.batch(part) if weight else self.rows.blank((part or batch)[0])
         return *arrays, to_device(np.array(weight, np.float32))
 
     def batches(self) -> Iterator[Batch]:

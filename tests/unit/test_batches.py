@@ -284,6 +284,18 @@ def test_shares_of_a_batch_have_its_loss_gradient_and_tokens_however_few_its_row
     assert float(mx.abs(apart).max()) < 1e-6 < float(mx.abs(gradient).max())
 
 
+def test_a_part_without_a_trained_token_is_no_nan_after_an_out_of_memory():
+    """Stock keeps rows whose prompt fills the window; alone in a part their mean loss would be 0/0."""
+    rows = rows_of([8, 40, 9, 30], prompt=20, stock=True, batch_size=4)
+    mx.random.seed(0)
+    model = _Next()
+    loss, tokens, gradient = shared_loss(model, StockOrder(rows, 4))
+    share = Share(4, plain=True)
+    apart, counted, summed = shared_loss(model, StockOrder(rows, 4, share))
+    assert counted == tokens and apart / 4 == pytest.approx(loss, abs=1e-6)
+    assert float(mx.abs(summed / 4 - gradient).max()) < 1e-6 < float(mx.abs(gradient).max())
+
+
 class _EveryThird:
     """Stands where the mask of every answer does: of a row of ``lengths`` every third token is trained."""
 
