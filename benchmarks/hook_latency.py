@@ -27,7 +27,7 @@ HOOK = ROOT / "hooks" / "pre_tool_use.py"
 UNRELATED = {
     "ls": "ls -la src",
     "git status": "git status && git diff --stat",
-    "npm test": "npm test 2>&1 | tail -20",
+    "npm install": "npm install 2>&1 | tail -20",
     "commit": "git commit -m 'Fix the parser; add tests'",
     "grep": "grep -rn TODO src | head -5",
 }
@@ -39,6 +39,7 @@ PARSED = {
     "train": "uv run mlx_lm.lora --model m --train --data data --adapter-path adapters/new --iters 100",
     "python -c": "python3 -c \"import json; print(json.load(open('adapters/my-lora/adapter_config.json'))['rank'])\"",
     "find": "find . -name '*.pyc' -delete",
+    "npm test": "npm test 2>&1 | tail -20",  # what package.json runs is read
     "sed": "sed -i.bak 's/a/b/' data/train.jsonl",
 }
 PEER = ("ls", "git status", "rm build", "python -c")
