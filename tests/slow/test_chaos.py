@@ -35,7 +35,7 @@ from safetensors.numpy import load_file
 from mcp_server.jobs import lock, queue, service, store
 from mcp_server.jobs.process import ProcessIdentity
 from mcp_server.jobs.store import JobFolder
-from tests.helpers import training
+from tests.helpers import training, wait_until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(7200)]
 SHORT = 8
@@ -326,7 +326,10 @@ def check_truth(job: JobFolder, harmed: bool) -> str:
         assert outcome is not None
         assert outcome.result is not None
         assert outcome.result["steps"] == ARGUMENTS["iters"]
-        assert load_file(adapter / "adapters.safetensors")
+        weights = adapter / "adapters.safetensors"
+        # While a continuation puts its own in place there are none for a moment: ``artifacts.put_in_place``.
+        wait_until(weights.exists, f"{weights}", 10)
+        assert load_file(weights)
     return state.status
 
 
